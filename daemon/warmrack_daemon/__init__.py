@@ -1,0 +1,1 @@
+"""The light side: HTTP API, intake, reconciler, supervisor, command line."""

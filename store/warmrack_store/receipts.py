@@ -1,0 +1,61 @@
+"""The proof of what is served: eight checks, the files and the root over all tensors."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from warmrack_store.records import Record
+
+
+class Level(StrEnum):
+    """How far the proof reaches; each level includes the ones before it."""
+
+    NAME = "name"
+    FILES = "files"
+    LOADED = "loaded"
+
+
+class Check(Record):
+    passed: bool
+    detail: str
+
+
+class ServedFile(Record):
+    path: str
+    size: int
+    sha256: str
+
+
+class Served(Record):
+    repository: str
+    commit: str
+    precision: str
+
+
+class Receipt(Record):
+    """What was asked, what is served, and what was checked to say so.
+
+    E1 repository as asked, commit pinned before any file; E2 every file has the Hub's digest;
+    E3 config byte-equal, class as declared; E4 no quantization added; E5 dtypes as stored;
+    E6 tensor values equal the file's leaves; E7 tokenizer files byte-equal, no tokens added;
+    E8 no config mutation.
+    """
+
+    level: Level
+    asked: str
+    served: Served
+    checks: dict[str, Check]
+    files: tuple[ServedFile, ...]
+    tensor_root: str | None
+    """BLAKE3 over (name, leaf) in name order; None below level `loaded`."""
+    tensors: int = 0
+    identical: bool
+    """Every served leaf equals the asked repository's."""
+    audit_policy: str = "full"
+    audit_seconds: float = 0.0
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the checks that failed, in order."""
+        return tuple(name for name, check in sorted(self.checks.items()) if not check.passed)

@@ -1,0 +1,138 @@
+"""The load request: what is to be loaded and how its name may be resolved."""
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from warmrack_store.errors import Contradiction, NotSupported
+from warmrack_store.records import Record, digest_json
+from warmrack_store.refs import COMMIT, ModelRef, merge_revision, parse_model
+
+
+class Mode(StrEnum):
+    """How the name may be resolved."""
+
+    EXACT = "exact"
+    EQUIVALENT = "equivalent"
+    OPTIMIZED = "optimized"
+    AUTO = "auto"
+    COMPAT_UNSLOTH = "compat:unsloth"
+
+
+class Quantize(StrEnum):
+    """Where a quantized precision may come from."""
+
+    NEVER = "never"
+    ANY = "any"
+    PREQUANTIZED = "prequantized"
+    ON_THE_FLY = "on_the_fly"
+
+
+class Network(StrEnum):
+    ONLINE = "online"
+    CACHED_FIRST = "cached_first"
+    OFFLINE = "offline"
+
+
+class LockUse(StrEnum):
+    NONE = "none"
+    USE = "use"
+    REQUIRE = "require"
+
+
+PLAIN_PRECISIONS = frozenset({"checkpoint", "bf16", "fp16", "fp32"})
+QUANTIZED_PRECISIONS = frozenset({"fp8", "int8", "nf4"})
+
+
+def _check_precision(value: str) -> str:
+    known = value in PLAIN_PRECISIONS | QUANTIZED_PRECISIONS
+    if not known and not (value.startswith("gguf:") and value[5:].replace("_", "").isalnum()):
+        raise ValueError("must be checkpoint, bf16, fp16, fp32, fp8, int8, nf4 or gguf:<Q>")
+    return value
+
+
+Precision = Annotated[str, AfterValidator(_check_precision)]
+
+
+class LoadRequest(Record):
+    """What is to be loaded and how its name may be resolved.
+
+    Every field is part of the contract; `check_supported` refuses what this version does not
+    serve, so that nothing is ever ignored.
+    """
+
+    model: Annotated[str, Field(description="org/name, org/name@rev or hf://org/name@rev")]
+    revision: str | None = Field(None, description="branch, tag, refs/pr/N or commit")
+    mode: Mode = Mode.EXACT
+    precision: Precision = "checkpoint"
+    quantize: Quantize | None = Field(None, description="default: never in mode exact, else any")
+    publishers: tuple[str, ...] = Field((), max_length=64)
+    adapter: str | None = None
+    adapter_base: str | None = None
+    files_include: tuple[str, ...] = Field((), max_length=64)
+    files_exclude: tuple[str, ...] = Field((), max_length=64)
+    trust_remote_code: Literal[False] | str = False
+    max_seq_length: int | None = Field(None, ge=1, le=2**31)
+    attn: str | None = None
+    device_map: str | None = None
+    max_memory_bytes: int | None = Field(None, ge=1)
+    max_download_bytes: int | None = Field(None, ge=0)
+    network: Network = Network.ONLINE
+    lock: LockUse = LockUse.NONE
+    hub_secret: str | None = Field(None, description="name of a stored Hub token")
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _code_pin(cls, value: Literal[False] | str) -> Literal[False] | str:
+        if isinstance(value, str) and not COMMIT.fullmatch(value):
+            raise ValueError("must be false or a 40-hex commit")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self.ref()
+        if self.mode is Mode.EXACT and self.quantize not in (None, Quantize.NEVER):
+            raise Contradiction(
+                f"mode exact excludes quantize {self.quantize.value}",
+                hint="Ask for mode optimized or auto, or leave quantize out.",
+            )
+        return self
+
+    def ref(self) -> ModelRef:
+        """The repository and revision asked for, spellings removed."""
+        return merge_revision(parse_model(self.model), self.revision)
+
+    def digest(self) -> str:
+        """Equal for two spellings of the same request; hex sha256 (first 32 characters)."""
+        ref = self.ref()
+        fields = self.model_dump(mode="json", exclude={"model", "revision"})
+        return digest_json({**fields, "repository": ref.repository, "revision": ref.revision})
+
+
+SERVED_VALUES: dict[str, tuple[object, ...]] = {
+    "mode": (Mode.EXACT,),
+    "precision": ("checkpoint",),
+    "quantize": (None, Quantize.NEVER),
+    "publishers": ((),),
+    "adapter": (None,),
+    "adapter_base": (None,),
+    "files_include": ((),),
+    "files_exclude": ((),),
+    "trust_remote_code": (False,),
+    "attn": (None,),
+    "device_map": (None,),
+    "network": (Network.ONLINE,),
+    "lock": (LockUse.NONE,),
+    "hub_secret": (None,),
+}
+"""What this version serves of each field; fields not named here are served whole."""
+
+
+def check_supported(request: LoadRequest) -> None:
+    """Raise NotSupported for the first field whose value this version knows but does not serve."""
+    for field, served in SERVED_VALUES.items():
+        value = getattr(request, field)
+        if value not in served:
+            shown = value.value if isinstance(value, StrEnum) else value
+            raise NotSupported(f"{field} {shown!r} is not served by this version")

@@ -1,0 +1,111 @@
+"""What a request became: an exact commit, its files, the load it implies and the trail of reasons."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from warmrack_store.facts import FileFact
+from warmrack_store.records import Record, digest_json
+
+
+class Substitution(StrEnum):
+    """How what is served relates to what was asked."""
+
+    NONE = "none"
+    ALIAS = "alias"
+    EQUIVALENT = "equivalent"
+    MIRROR = "mirror"
+    QUANTIZED = "quantized"
+
+
+class TrailLine(Record):
+    """One rule's decision, with what it saw and what else there was."""
+
+    rule: str
+    input: str
+    decision: str
+    alternatives: tuple[str, ...] = ()
+    evidence: str = ""
+
+
+class Rejected(Record):
+    """A candidate that was not chosen."""
+
+    repository: str
+    code: str
+    reason: str
+
+
+class Memory(Record):
+    """Bytes the loaded model is charged with on its device."""
+
+    weights_bytes: int
+    cache_bytes: int
+    """KV cache for one sequence of `context_tokens`."""
+    context_tokens: int
+    workspace_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.cache_bytes + self.workspace_bytes
+
+
+class Resolution(Record):
+    """The pinned answer to a request; the same on every worker for the same facts."""
+
+    request_digest: str
+    asked: str
+    ref_asked: str | None
+    repository: str
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    private: bool
+    gated: bool
+    substitution: Substitution
+    files: tuple[FileFact, ...]
+    """The files that are fetched, verified and loaded, in path order."""
+    weights: tuple[str, ...]
+    """The paths among them that hold tensors."""
+    architecture: str | None
+    model_type: str | None
+    parameters: int
+    stored_dtypes: dict[str, int]
+    """safetensors dtype -> number of tensors."""
+    precision: str
+    """bf16, fp32, ... of the tensors in memory; `mixed` where the checkpoint mixes."""
+    tokenizer_files: tuple[str, ...]
+    memory: Memory
+    generates: bool
+    """True where the architecture is a causal language model."""
+    trail: tuple[TrailLine, ...]
+    rejected: tuple[Rejected, ...] = ()
+    warnings: tuple[str, ...] = ()
+    catalog_version: str
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def cache_key(self) -> str:
+        """Two spellings of the same weights and load share one warm copy."""
+        return digest_json(
+            [self.repository, self.commit, self.precision, self.memory.context_tokens]
+            + [[file.path, file.digest] for file in self.files]
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The few fields that a job's answer carries."""
+        return {
+            "repository": self.repository,
+            "commit": self.commit,
+            "ref_asked": self.ref_asked,
+            "substitution": self.substitution.value,
+            "precision": self.precision,
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "files": len(self.files),
+            "size_bytes": self.size_bytes,
+            "memory_bytes": self.memory.total_bytes,
+        }

@@ -1,0 +1,114 @@
+"""The body of a submission: a request, and how the job around it is to be run."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from warmrack_store.durations import parse_duration
+from warmrack_store.errors import BadRequest, Contradiction, NotSupported
+from warmrack_store.records import Record, digest_json, parse_record
+from warmrack_store.requests import LoadRequest
+from warmrack_store.requests import check_supported as check_request_supported
+from warmrack_store.states import JobKind, Priority, Tier
+
+MAX_KEEP_ALIVE_SECONDS = 30 * 86400.0
+PINNED = "pinned"
+
+
+def _check_keep_alive(value: str | None) -> str | None:
+    if value is None or value == PINNED:
+        return value
+    try:
+        seconds = parse_duration(value)
+    except BadRequest as error:
+        raise ValueError("must be 0, a duration such as 10m, or pinned") from error
+    if seconds > MAX_KEEP_ALIVE_SECONDS:
+        raise ValueError("is at most 30d; say pinned to keep a model for good")
+    return value
+
+
+KeepAlive = Annotated[str | None, AfterValidator(_check_keep_alive)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+
+
+class Submission(Record):
+    """The body of POST /jobs: a request and how the job around it is to be run."""
+
+    kind: JobKind
+    request: LoadRequest
+    nodes: str | tuple[Name, ...] | None = Field(None, description="all, a number, or names")
+    tier: Tier | None = Field(None, description="device for load and task; disk or ram: prefetch")
+    keep_alive: KeepAlive = None
+    priority: Priority = Priority.NORMAL
+    task: Name | None = None
+    payload: dict[str, Any] | None = None
+    callback_url: str | None = None
+    timeout_seconds: float | None = Field(None, gt=0, le=7 * 86400)
+    expires_at: datetime | None = None
+    max_attempts: int = Field(5, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.kind is JobKind.TASK) != (self.task is not None):
+            raise Contradiction(
+                "task is for kind task, and kind task needs one",
+                hint='Give kind "task" together with task and payload.',
+            )
+        if self.payload is not None and self.kind is not JobKind.TASK:
+            raise Contradiction("payload is for kind task", hint='Give kind "task", or drop it.')
+        if self.tier is not None and (self.kind is JobKind.PREFETCH) == (self.tier is Tier.DEVICE):
+            raise Contradiction(
+                f"kind {self.kind.value} excludes tier {self.tier.value}",
+                hint="prefetch ends at disk or ram, load and task at device.",
+            )
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise BadRequest("expires_at has no time zone", hint="Append Z or +00:00.")
+        return self
+
+    @property
+    def reached_tier(self) -> Tier:
+        """Where the job ends."""
+        if self.tier is not None:
+            return self.tier
+        return Tier.DISK if self.kind is JobKind.PREFETCH else Tier.DEVICE
+
+    def node_names(self) -> tuple[str, ...] | None:
+        """The nodes named; None where the pool chooses."""
+        if self.nodes in (None, "1", ()):
+            return None
+        if isinstance(self.nodes, str):
+            return tuple(part.strip() for part in self.nodes.split(",") if part.strip())
+        return self.nodes
+
+    def fingerprint(self) -> str | None:
+        """Equal for jobs that may join one another; None for tasks, which each do their own work."""
+        if self.kind is JobKind.TASK:
+            return None
+        nodes = sorted(self.node_names() or ())
+        return digest_json([self.request.digest(), self.reached_tier.value, nodes])
+
+
+def parse_submission(data: object) -> Submission:
+    """The submission in `data`; raises BadRequest, Contradiction or NotSupported, in that order."""
+    submission = parse_record(Submission, data)
+    check_supported(submission)
+    return submission
+
+
+def check_supported(submission: Submission) -> None:
+    """Raise NotSupported for what this version knows but does not serve."""
+    check_request_supported(submission.request)
+    if submission.tier is Tier.RAM:
+        raise NotSupported(
+            "tier ram is not served by this version", hint="Use tier disk or device."
+        )
+    names = submission.node_names() or ()
+    counted = isinstance(submission.nodes, str) and submission.nodes.isdigit()
+    if submission.nodes == "all" or len(names) > 1 or (counted and names):
+        raise NotSupported(
+            f"a job for several nodes ({submission.nodes!r}) is not served by this version",
+            hint="Name one node, or leave nodes out.",
+        )
+    if submission.callback_url is not None:
+        raise NotSupported("callback_url is not served by this version", hint="Wait on the job.")

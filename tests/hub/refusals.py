@@ -1,0 +1,21 @@
+"""What the Hub says when it says no."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class Refusal(Exception):
+    """An answer that is an error: `code` goes out as X-Error-Code, `message` as X-Error-Message."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str | None,
+        message: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers

@@ -1,0 +1,1 @@
+"""The GPU side: node agent, fetcher, residency loop, model hosts."""
