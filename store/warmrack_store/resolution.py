@@ -88,6 +88,15 @@ class Resolution(Record):
         return sum(file.size for file in self.files)
 
     @property
+    def selection(self) -> str:
+        """Names the set of files; equal for requests that need the same ones."""
+        return digest_json([[file.path, file.digest] for file in self.files])
+
+    @property
+    def public(self) -> bool:
+        return not (self.private or self.gated)
+
+    @property
     def cache_key(self) -> str:
         """Two spellings of the same weights and load share one warm copy."""
         return digest_json(

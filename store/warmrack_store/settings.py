@@ -88,6 +88,9 @@ class Settings(Record):
     intake_tenant: str | None = Field(
         "default", description="The tenant that Celery messages without an API key act as."
     )
+    result_backend: str | None = Field(
+        None, description="Celery result backend of the intake; default: the broker."
+    )
     log: LogFormat = Field(LogFormat.TEXT, description="text or json.")
 
     @field_validator("hub_endpoint", "url")

@@ -63,9 +63,7 @@ class Readers:
 
 
 def may_see(repository: Repository, reader: Reader | None) -> bool:
-    return not repository.private or (
-        reader is not None and repository.name in reader.repositories
-    )
+    return not repository.private or (reader is not None and repository.name in reader.repositories)
 
 
 def refuse_unseen(reader: Reader | None) -> Refusal:

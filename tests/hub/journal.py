@@ -3,7 +3,6 @@
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -65,6 +64,7 @@ class Journal:
 
     _entries: list[Entry] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+    _ended: bool = False
 
     def arrive(self, entry: Entry) -> None:
         with self._changed:
@@ -89,8 +89,8 @@ class Journal:
         requests: Counter[tuple[Any, ...]] = Counter()
         sent: Counter[tuple[Any, ...]] = Counter()
         for entry in self.list_entries(Selection()):
-            key = (entry.origin, entry.method, entry.path)
-            key += (entry.repository, entry.file, entry.traffic)
+            named = (entry.repository, entry.file, entry.traffic)
+            key = (entry.origin, entry.method, entry.path, *named)
             requests[key] += 1
             sent[key] += entry.sent_bytes
         names = ("origin", "method", "path", "repository", "file", "traffic")
@@ -103,14 +103,17 @@ class Journal:
         self, selection: Selection, *, requests: int, sent_bytes: int, timeout_seconds: float
     ) -> bool:
         """Whether so many requests arrived and bytes went out within the time."""
-        return self._wait_for(
-            lambda: self._has(selection, requests, sent_bytes), timeout_seconds=timeout_seconds
-        )
 
-    def _has(self, selection: Selection, requests: int, sent_bytes: int) -> bool:
-        held = [entry for entry in self._entries if selection.holds(entry)]
-        return len(held) >= requests and sum(entry.sent_bytes for entry in held) >= sent_bytes
+        def has_come() -> bool:
+            held = [entry for entry in self._entries if selection.holds(entry)]
+            return len(held) >= requests and sum(entry.sent_bytes for entry in held) >= sent_bytes
 
-    def _wait_for(self, condition: Callable[[], bool], *, timeout_seconds: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(condition, timeout_seconds)
+            self._changed.wait_for(lambda: self._ended or has_come(), timeout_seconds)
+            return has_come()
+
+    def end_waits(self) -> None:
+        """Let go everybody who waits: the Hub stops."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()

@@ -1,11 +1,11 @@
-"""What the Hub says when it says no."""
+"""What the Hub says when it does not give what was asked."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 
 class Refusal(Exception):
-    """An answer that is an error: `code` goes out as X-Error-Code, `message` as X-Error-Message."""
+    """An error (or a redirect) as the answer: `code` goes out as X-Error-Code, `message` as X-Error-Message."""
 
     def __init__(
         self,

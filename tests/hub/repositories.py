@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from tests.hub.files import StoredFile, store_bytes, store_file
 
 # Dates are counted from here, one minute a commit, so that a listing is the same on every run.
-_FIRST_COMMIT_AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_FIRST_COMMIT_AT = datetime(2026, 1, 1, tzinfo=UTC)
 _NOT_CONTENT = frozenset((".git", ".cache", "__pycache__"))
 
 
@@ -137,7 +137,9 @@ class Repositories:
         """Move a branch on by one commit: a folder replaces the whole tree, then `files` are laid
         over it and `removed` taken out. A branch that does not exist starts from `main`."""
         laid_tree = None if folder is None else self._read_folder(folder)
-        laid = {path: store_bytes(body, path, self._objects) for path, body in (files or {}).items()}
+        laid = {
+            path: store_bytes(body, path, self._objects) for path, body in (files or {}).items()
+        }
         with self._lock:
             repository = self.get(name)
             parent = repository.find_commit(f"refs/heads/{branch}") or repository.get_commit("main")

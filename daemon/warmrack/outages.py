@@ -1,0 +1,28 @@
+"""How long the service has been away from a client that waits."""
+
+import time
+
+from warmrack_store.errors import WarmrackError
+
+PAUSE_SECONDS = 0.5
+"""Between two tries."""
+_PATIENCE_SECONDS = 60.0
+"""A restart of the control plane takes seconds; a client that waits for hours outlives it."""
+
+
+class Outage:
+    """Silence since the last answer; before the first answer there is no patience."""
+
+    def __init__(self) -> None:
+        self._answered_at: float | None = None
+
+    def answered(self) -> None:
+        self._answered_at = time.monotonic()
+
+    def bear(self, error: WarmrackError, *, until: float | None = None) -> None:
+        """Raise `error` where it has lasted too long, or its next try would come after `until`."""
+        now = time.monotonic()
+        if self._answered_at is None or now - self._answered_at > _PATIENCE_SECONDS:
+            raise error
+        if until is not None and now + PAUSE_SECONDS > until:
+            raise error

@@ -1,0 +1,170 @@
+"""What the service answers, as frozen records; fields of a newer service are kept."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from warmrack.answers import error_of
+from warmrack_store import receipts, resolution
+from warmrack_store.errors import Cancelled, WarmrackError
+from warmrack_store.states import JobKind, JobState, NodeState, ResidentState
+
+
+class Result(BaseModel):
+    """Frozen and open: a field that this version does not know is kept in `model_extra`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Progress(Result):
+    """How far a job is; rates are bytes a second."""
+
+    bytes_done: int = 0
+    bytes_total: int = 0
+    """0 while it is not known."""
+    rate: float | None = None
+    eta_seconds: float | None = None
+    waiting_for: str | None = None
+    position: int | None = None
+    """Place in the queue, from 1; 0 or None where it does not wait there."""
+
+
+class Resolved(Result):
+    """The part of a resolution that a job carries."""
+
+    repository: str
+    commit: str
+    substitution: str = "none"
+    precision: str | None = None
+    ref_asked: str | None = None
+    files: int | None = None
+    size_bytes: int | None = None
+    memory_bytes: int | None = None
+
+
+class Failure(Result):
+    """Why a job failed."""
+
+    code: str
+    message: str = ""
+    hint: str = ""
+    retryable: bool = False
+
+    def to_error(self) -> WarmrackError:
+        return error_of(self.model_dump())
+
+
+class Job(Result):
+    """One submitted piece of work and where it stands."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    model: str | None = None
+    cause: str | None = None
+    attempt: int = 1
+    node: str | None = None
+    progress: Progress = Progress()
+    resolution: Resolved | None = None
+    joined_to: str | None = None
+    resident: str | None = None
+    receipt: str | None = None
+    result: Any = None
+    error: Failure | None = None
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    def raise_for_state(self) -> None:
+        """Raise the job's error where it failed or was cancelled."""
+        if self.state is JobState.FAILED or (self.state.terminal and self.error is not None):
+            raise (self.error or Failure(code="defect", message=f"job {self.id} failed")).to_error()
+        if self.state is JobState.CANCELLED:
+            raise Cancelled(f"job {self.id} was cancelled: {self.cause or 'no cause given'}")
+
+
+class Event(Result):
+    """One event of a job: a move to the state that `type` names, or its `progress` as it stands.
+
+    `id` is what a reconnect resumes after.
+    """
+
+    id: str | None
+    type: str
+    data: dict[str, Any]
+
+    @property
+    def terminal(self) -> bool:
+        """True where nothing follows: the job has ended."""
+        return self.type in {state.value for state in JobState if state.terminal}
+
+
+class Device(Result):
+    """A place for models; budget and use in bytes."""
+
+    name: str
+    budget_bytes: int | None = None
+    used_bytes: int | None = None
+
+
+class Node(Result):
+    name: str
+    state: NodeState
+    url: str | None = None
+    mirror_url: str | None = None
+    devices: tuple[Device, ...] = ()
+    labels: dict[str, Any] = Field(default_factory=dict)
+
+
+class Resident(Result):
+    """A live host process and the model in it."""
+
+    id: str
+    model: str
+    commit: str | None = None
+    precision: str | None = None
+    state: ResidentState
+    node: str | None = None
+    device: str | None = None
+    pid: int | None = None
+    bytes: int = 0
+    leases: int = 0
+    pinned: bool = False
+    idle_seconds: float | None = None
+
+
+class Snapshot(Result):
+    """One copy of a repository at a commit in one store."""
+
+    repository: str
+    commit: str
+    store: str | None = None
+    nodes: tuple[str, ...] = ()
+    """Those that read and write this store."""
+    complete: bool = True
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+class Explanation(resolution.Resolution):
+    """What a request resolves to."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Receipt(receipts.Receipt):
+    """What was asked, what is served, and the checks that say so."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Token(Result):
+    """A piece of generated text, as it comes."""
+
+    text: str
+
+
+class Done(Result):
+    """The end of a stream, with the whole result."""
+
+    result: dict[str, Any]

@@ -1,0 +1,145 @@
+"""Jobs over HTTP: submit, look, wait, follow, cancel, receipt."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from warmrack_daemon.api.callers import HubToken, ServicesOf
+from warmrack_daemon.api.views import job_view, timestamp
+from warmrack_daemon.services import Services
+from warmrack_daemon.submitting import submit
+from warmrack_daemon.waiters import Waiters
+from warmrack_store.errors import Cancelled, ReceiptNotFound
+from warmrack_store.ledgers import claims, events, jobs, receipts, resolutions
+from warmrack_store.states import JobState
+from warmrack_store.submissions import Submission
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+_MAX_WAIT_SECONDS = 300.0
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
+
+
+def find_view(services: Services, job_id: str) -> dict[str, Any]:
+    """The job as a client sees it; raises JobNotFound."""
+    with services.database.read() as tx:
+        job = jobs.get_job(tx, job_id)
+        resolution = resolutions.find_resolution(tx, job.resolution_id)
+        position = jobs.queue_position(tx, job)
+    return job_view(job, resolution, position=position)
+
+
+@router.post("", status_code=202)
+def submit_job(
+    submission: Submission,
+    services: ServicesOf,
+    token: HubToken,
+    idempotency_key: IdempotencyKey = None,
+) -> dict[str, Any]:
+    """Accept a job: it is stored when this answers."""
+    job = submit(services, submission, token=token, idempotency_key=idempotency_key)
+    return find_view(services, job.id)
+
+
+@router.get("")
+def list_jobs(
+    services: ServicesOf,
+    state: JobState | None = None,
+    model: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> dict[str, Any]:
+    """The newest first; `after` is the `next` of the last page."""
+    with services.database.read() as tx:
+        found = jobs.list_jobs(tx, state=state, model=model, before=after, limit=limit)
+        items = [job_view(job, resolutions.find_resolution(tx, job.resolution_id)) for job in found]
+    return {"items": items, "next": found[-1].id if len(found) == limit else None}
+
+
+@router.get("/{job_id}")
+async def show_job(
+    job_id: str,
+    request: Request,
+    services: ServicesOf,
+    wait: Annotated[float, Query(ge=0, le=_MAX_WAIT_SECONDS)] = 0.0,
+) -> dict[str, Any]:
+    """The job; with `wait`, as it is after its next change, or when that many seconds are over."""
+    waiters: Waiters = request.app.state.waiters
+    async with waiters.watch(job_id) as watch:
+        view = first = await run_in_threadpool(find_view, services, job_id)
+        deadline = asyncio.get_running_loop().time() + wait
+        while not JobState(view["state"]).terminal and view["updated_at"] == first["updated_at"]:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or await request.is_disconnected():
+                break
+            await watch.changed(left)
+            view = await run_in_threadpool(find_view, services, job_id)
+    return view
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, services: ServicesOf) -> dict[str, Any]:
+    """Ask for the job's end; a held one ends when its holder has let go."""
+    with services.database.write() as tx:
+        claims.request_cancel(tx, job_id, Cancelled(f"job {job_id} was cancelled"))
+    services.wakeups.publish(job_id)
+    return find_view(services, job_id)
+
+
+@router.get("/{job_id}/receipt")
+def show_receipt(job_id: str, services: ServicesOf) -> dict[str, Any]:
+    """The proof of what the job loaded or fetched."""
+    with services.database.read() as tx:
+        job = jobs.get_job(tx, job_id)
+        receipt = receipts.find_receipt(tx, job.receipt_id)
+    if receipt is None:
+        raise ReceiptNotFound(f"job {job_id} is {job.state.value} and has no receipt")
+    return {"id": job.receipt_id, "job": job.id, **receipt.model_dump(mode="json")}
+
+
+@router.get("/{job_id}/events")
+async def follow_job(
+    job_id: str,
+    request: Request,
+    services: ServicesOf,
+    last_event_id: Annotated[int, Header(ge=0)] = 0,
+) -> EventSourceResponse:
+    """The job's events from the one after Last-Event-ID on, live, until the job has ended."""
+    await run_in_threadpool(find_view, services, job_id)
+    waiters: Waiters = request.app.state.waiters
+    return EventSourceResponse(_follow(services, waiters, job_id, last_event_id), ping=10)
+
+
+async def _follow(
+    services: Services, waiters: Waiters, job_id: str, after: int
+) -> AsyncIterator[ServerSentEvent]:
+    shown: dict[str, Any] | None = None
+    async with waiters.watch(job_id) as watch:
+        while True:
+            new, view = await run_in_threadpool(_look, services, job_id, after)
+            for event in new:
+                after = event.id
+                data = {"at": timestamp(event.at), "state": view["state"], **event.data}
+                yield ServerSentEvent(json.dumps(data), event=event.type, id=str(event.id))
+                if event.type in {s.value for s in JobState if s.terminal}:
+                    return
+            if JobState(view["state"]).terminal:
+                # Resumed behind the last event: say again how it ended, so that the end is one.
+                yield ServerSentEvent(json.dumps({"state": view["state"]}), event=view["state"])
+                return
+            if view["progress"] != shown:
+                shown = view["progress"]
+                yield ServerSentEvent(json.dumps(shown), event="progress")
+            await watch.changed(1.0)
+
+
+def _look(services: Services, job_id: str, after: int) -> tuple[list[events.Event], dict[str, Any]]:
+    with services.database.read() as tx:
+        new = list(events.list_events(tx, job_id, after=after))
+        job = jobs.get_job(tx, job_id)
+        position = jobs.queue_position(tx, job)
+    return new, job_view(job, None, position=position)

@@ -1,0 +1,31 @@
+"""The options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="org/name, org/name@revision or hf://org/name@revision")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag, refs/pr/N or commit.")]
+ModeName = Annotated[
+    str, typer.Option(help="exact, equivalent, optimized, auto or compat:unsloth.")
+]
+PrecisionName = Annotated[
+    str, typer.Option(help="checkpoint, bf16, fp16, fp32, fp8, int8, nf4 or gguf:<Q>.")
+]
+QuantizeName = Annotated[
+    str | None, typer.Option(help="never, any, prequantized or on_the_fly; exact never does.")
+]
+MaxSeqLength = Annotated[int | None, typer.Option(help="Tokens of context to make room for.")]
+Locked = Annotated[bool, typer.Option("--locked", help="Only what models.lock names.")]
+KeepAlive = Annotated[
+    str | None, typer.Option(help="How long it stays warm when idle: 0, 10m or pinned.")
+]
+PriorityName = Annotated[str, typer.Option(help="interactive, normal or background.")]
+Timeout = Annotated[str | None, typer.Option(help="End the job after so long: 90s, 10m.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Explain what it would do, do nothing.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job and do not wait for it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say each change of state on stderr.")
+]
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]

@@ -1,0 +1,75 @@
+"""The commands that start warmrack's processes or prepare for them: up, serve, worker, migrate."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from warmrack_daemon.cli import options
+from warmrack_daemon.cli.output import print_json, print_line
+
+StateDir = Annotated[Path | None, typer.Option(help="Where the embedded stack keeps its state.")]
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
+Devices = Annotated[
+    str | None, typer.Option(help="auto, or a list such as cpu:0=4GiB,cuda:0; for each node.")
+]
+
+
+def up(
+    state_dir: StateDir = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8420,
+    nodes: Annotated[int, typer.Option(min=1, help="How many node agents to start.")] = 1,
+    devices: Devices = None,
+) -> None:
+    """Run everything on this machine: broker, database, control plane and nodes."""
+    from warmrack_daemon.supervisor import run_up
+    from warmrack_store.settings import load_settings
+
+    settings = load_settings(flags={"state_dir": state_dir, "devices": devices})
+    run_up(settings, host, port, nodes)
+
+
+def serve(state_dir: StateDir = None, host: Host = "127.0.0.1", port: Port = 8420) -> None:
+    """Run one control plane: the HTTP API and the reconciler."""
+    from warmrack_daemon.serve import run
+    from warmrack_store.settings import load_settings
+
+    run(load_settings(flags={"state_dir": state_dir}), host, port)
+
+
+def worker(
+    state_dir: StateDir = None,
+    node: Annotated[str | None, typer.Option(help="This node's name.")] = None,
+    devices: Devices = None,
+) -> None:
+    """Run this machine's node agent."""
+    from warmrack_store.settings import load_settings
+
+    flags = {"state_dir": state_dir, "node": node, "devices": devices}
+    load_settings(flags=flags)
+    for name, value in flags.items():
+        if value is not None:
+            os.environ[f"WARMRACK_{name.upper()}"] = str(value)
+    os.execv(sys.executable, [sys.executable, "-m", "warmrack_workers"])
+
+
+def migrate(state_dir: StateDir = None, json: options.Json = False) -> None:
+    """Bring the database to the newest schema."""
+    from warmrack_store.database import migrate as migrate_database
+    from warmrack_store.database import schema_revision
+    from warmrack_store.settings import load_settings
+
+    url = load_settings(flags={"state_dir": state_dir}).effective_database_url
+    migrate_database(url)
+    revision, _ = schema_revision(url)
+    if json:
+        print_json({"revision": revision})
+    else:
+        print_line(f"the database is at revision {revision}")
+
+
+COMMANDS = (up, serve, worker, migrate)

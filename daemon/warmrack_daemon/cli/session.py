@@ -1,0 +1,33 @@
+"""The client of one command, and how the command waits for a job."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from warmrack_daemon.cli.failures import INTERRUPTED
+from warmrack_daemon.cli.output import say
+
+if TYPE_CHECKING:
+    from warmrack import Client, Job
+
+
+def open_client() -> "Client":
+    """A client as the settings say."""
+    from warmrack import Client
+
+    return Client()
+
+
+def wait_for(client: "Client", job: "Job", *, verbose: bool) -> "Job":
+    """The job once it has succeeded, with its progress on stderr; raises its error.
+
+    Ctrl-C ends the waiting, not the job.
+    """
+    from warmrack_daemon.cli.progress import watching
+
+    try:
+        with watching(verbose=verbose) as on_change:
+            return client.wait(job.id, on_change=on_change)
+    except KeyboardInterrupt:
+        say(f"interrupted: job {job.id} goes on; `warmrack cancel {job.id}` ends it")
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,152 @@
+"""The reconciler: once a second, one leader puts right what crashed or was forgotten.
+
+Each step is a plain query in one transaction; none deletes bytes. A step is safe to run twice
+and by two leaders at once, since every change is a compare-and-set: the lease saves work, it
+does not guard truth.
+"""
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from prometheus_client import Counter
+
+from warmrack_daemon.api.views import job_view
+from warmrack_daemon.services import Services
+from warmrack_store.database import Transaction
+from warmrack_store.errors import Expired, StoreUnavailable, Timeout
+from warmrack_store.ledgers import (
+    claims,
+    deadlines,
+    jobs,
+    leases,
+    nodes,
+    outbox,
+    residents,
+    resolutions,
+)
+from warmrack_store.states import NodeState
+
+log = structlog.get_logger()
+_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 2.0
+_RING_GRACE_SECONDS = 3.0
+"""A queue whose work nobody has taken for this long is rung again, at most this often."""
+_LEADER_TTL_SECONDS = 5.0
+_MAX_LOAD_DEATHS = 3
+_steps = Counter("warmrack_reconciled_total", "What the reconciler put right.", ["what"])
+
+
+class Reconciler:
+    """Runs in a thread of its own; any number of them, one of which leads."""
+
+    def __init__(self, services: Services, answer: Callable[[str, dict[str, Any]], None]) -> None:
+        """`answer(task_id, result)` sends the result that a Celery caller waits for."""
+        self._services = services
+        self._answer = answer
+        self._name = f"{socket.gethostname()}:{secrets.token_hex(4)}"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_SECONDS):
+            try:
+                if self._lead():
+                    self.reconcile()
+            except StoreUnavailable as error:
+                log.warning("The reconciler waits.", action="reconcile-wait", error=error.message)
+            except Exception:
+                log.exception("A reconcile step failed.", action="reconcile-defect")
+
+    def _lead(self) -> bool:
+        with self._services.database.write() as tx:
+            lease = leases.acquire(
+                tx,
+                subject="leader",
+                kind="leader",
+                holder=self._name,
+                ttl_seconds=_LEADER_TTL_SECONDS,
+            )
+        return lease is not None
+
+    def reconcile(self) -> None:
+        """All steps once."""
+        for step in (self._requeue_lost, self._end_overdue, self._judge_nodes, self._ring):
+            step()
+        self._answer_owed()
+
+    def _requeue_lost(self) -> None:
+        with self._services.database.write() as tx:
+            lost = claims.list_expired_leases(tx)
+            for job in lost:
+                claims.requeue_lost(tx, job, max_load_deaths=_MAX_LOAD_DEATHS)
+        for job in lost:
+            self._note("lease-lost", job=job.id, holder=job.holder)
+            self._services.wakeups.publish(job.id)
+
+    def _end_overdue(self) -> None:
+        with self._services.database.write() as tx:
+            overdue = [*self._end_expired(tx), *self._end_timed_out(tx)]
+        for job_id in overdue:
+            self._note("overdue", job=job_id)
+            self._services.wakeups.publish(job_id)
+
+    def _end_expired(self, tx: Transaction) -> list[str]:
+        found = deadlines.list_expired(tx)
+        for job in found:
+            error = Expired("it had not started when its expires_at came")
+            claims.request_cancel(tx, job.id, error)
+        return [job.id for job in found]
+
+    def _end_timed_out(self, tx: Transaction) -> list[str]:
+        found = deadlines.list_timed_out(tx)
+        for job in found:
+            error = Timeout(f"it ran longer than its {job.timeout_seconds:g} s")
+            claims.request_cancel(tx, job.id, error)
+        return [job.id for job in found]
+
+    def _judge_nodes(self) -> None:
+        silent = 3 * _HEARTBEAT_SECONDS
+        lost = silent + self._services.settings.lease_seconds
+        with self._services.database.write() as tx:
+            for state in (NodeState.READY, NodeState.DRAINING):
+                for node in nodes.list_silent(tx, state=state, seconds=silent):
+                    nodes.set_state(tx, node.name, NodeState.UNREACHABLE, epoch=node.epoch)
+                    self._note("unreachable", node=node.name)
+            for node in nodes.list_silent(tx, state=NodeState.UNREACHABLE, seconds=lost):
+                nodes.set_state(tx, node.name, NodeState.LOST, epoch=node.epoch)
+                residents.write_off(tx, node.name, "node-lost")
+                deadlines.release_from_node(tx, node.name)
+                self._note("node-lost", node=node.name)
+
+    def _ring(self) -> None:
+        with self._services.database.write() as tx:
+            waiting = deadlines.take_unrung(tx, grace_seconds=_RING_GRACE_SECONDS)
+        for node in waiting:
+            self._note("rung", node=node)
+            self._services.doorbell.ring(node)
+
+    def _answer_owed(self) -> None:
+        with self._services.database.read() as tx:
+            due = outbox.list_due(tx, "celery")
+        for owed in due:
+            with self._services.database.read() as tx:
+                job = jobs.get_job(tx, owed.job_id)
+                resolution = resolutions.find_resolution(tx, job.resolution_id)
+            self._answer(owed.address, job_view(job, resolution))
+            with self._services.database.write() as tx:
+                outbox.settle(tx, owed.id)
+
+    def _note(self, what: str, **fields: object) -> None:
+        _steps.labels(what).inc()
+        log.info("The reconciler acted.", action="reconciled", what=what, **fields)

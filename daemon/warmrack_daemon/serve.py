@@ -1,0 +1,81 @@
+"""The control plane process: web server, reconciler and intake."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import uvicorn
+
+from warmrack_daemon.api.app import create_app
+from warmrack_daemon.reconciler import Reconciler
+from warmrack_daemon.services import Services
+from warmrack_daemon.submitting import submit
+from warmrack_store.brokers.celery_doorbell import Intake
+from warmrack_store.errors import BadRequest, NotSupported, WarmrackError
+from warmrack_store.logs import configure_logs
+from warmrack_store.records import parse_record
+from warmrack_store.settings import Auth, Settings
+from warmrack_store.submissions import Submission
+
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than any client of ours keeps an idle connection."""
+_INTAKE_ONLY = ("api_key", "idempotency_key", "wait", "hub_token")
+
+
+def run(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT. Raises NotSupported for an `auth` that is not served yet."""
+    if settings.auth is not Auth.OFF:
+        raise NotSupported(
+            "auth = keys is not served by this version",
+            hint="Listen on loopback, or put a proxy that authenticates in front.",
+        )
+    configure_logs(settings.log)
+    services = Services.open(settings)
+    intake = Intake(
+        services.broker_url,
+        result_backend=settings.result_backend or services.broker_url,
+        submit=lambda kind, kwargs, task_id: receive(services, kind, kwargs, task_id),
+    )
+    reconciler = Reconciler(services, intake.answer)
+    reconciler.start()
+    intake.start()
+    try:
+        uvicorn.run(
+            create_app(services),
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=3,
+        )
+    finally:
+        intake.stop()
+        reconciler.stop()
+        services.close()
+
+
+def receive(services: Services, kind: str, kwargs: Mapping[str, Any], task_id: str) -> str:
+    """Store the job of a Celery message and give its id.
+
+    The keyword arguments are the body of POST /jobs without `kind`. The message's own id is the
+    idempotency key where none is given, so that a message delivered twice is one job.
+    """
+    if services.settings.intake_tenant is None:
+        raise BadRequest("this pool accepts no Celery messages", hint="Set WARMRACK_INTAKE_TENANT.")
+    if kwargs.get("api_key") is not None:
+        raise NotSupported("api_key is not served by this version")
+    body = {name: value for name, value in kwargs.items() if name not in _INTAKE_ONLY}
+    try:
+        submission = parse_record(Submission, {**body, "kind": kind})
+        job = submit(
+            services,
+            submission,
+            token=None,
+            tenant=services.settings.intake_tenant,
+            idempotency_key=kwargs.get("idempotency_key") or f"celery:{task_id}",
+            owed_to_celery=task_id if kwargs.get("wait") else None,
+        )
+    except WarmrackError as error:
+        # Celery carries an exception's arguments only: the code has to be among them.
+        raise ValueError(f"{error.code}: {error.message}") from error
+    return job.id

@@ -1,0 +1,45 @@
+"""How a submission becomes a stored job, from whichever side it comes."""
+
+from warmrack_daemon.services import Services
+from warmrack_store.errors import StoreUnavailable
+from warmrack_store.ledgers import outbox
+from warmrack_store.ledgers.jobs import Job, NewJob, submit_job
+from warmrack_store.submissions import Submission, check_supported
+
+
+def submit(
+    services: Services,
+    submission: Submission,
+    *,
+    token: str | None,
+    tenant: str = "default",
+    idempotency_key: str | None = None,
+    owed_to_celery: str | None = None,
+) -> Job:
+    """Store the job, then ring. Accepted means committed: a bell that fails is made up for.
+
+    `owed_to_celery` is the id of the Celery task that waits for the job's end.
+    """
+    check_supported(submission)
+    new = NewJob(
+        submission=submission,
+        tenant=tenant,
+        rights=services.vault.mark(token),
+        token_ciphertext=services.vault.encrypt(token) if token else None,
+        idempotency_key=idempotency_key,
+        max_queued=services.settings.max_queued,
+    )
+    with services.database.write() as tx:
+        job = submit_job(tx, new)
+        if owed_to_celery is not None:
+            outbox.owe(tx, job_id=job.id, kind="celery", address=owed_to_celery)
+    if job.joined_to is None and not job.state.terminal:
+        _ring(services)
+    return job
+
+
+def _ring(services: Services) -> None:
+    try:
+        services.doorbell.ring(None)
+    except StoreUnavailable:
+        return  # the job stands; the reconciler rings for it

@@ -1,0 +1,1 @@
+"""How processes wake one another: a doorbell for work, wake-ups for those who wait."""

@@ -1,0 +1,3 @@
+"""The known stand-ins of models: none, since only exact requests are served."""
+
+CATALOG_VERSION = "none"

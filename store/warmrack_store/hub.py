@@ -1,0 +1,217 @@
+"""Facts of a repository, asked of a Hub: the only file that asks a Hub for facts.
+
+The protocol's parts (headers, error classes) are huggingface_hub's; the connection is our own,
+because the library's shared one obeys HF_HUB_OFFLINE, has no timeout on some calls and sleeps
+through a 429, and because HF_ENDPOINT is read when it is imported.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from warmrack_store.cache.safetensors_header import header_size, parse_header
+from warmrack_store.errors import HubUnavailable, UnsafeFormat
+from warmrack_store.facts import FileFact, RefFact, RepositoryFacts, WeightFile
+from warmrack_store.hub_answers import has_digest, parse_config, parse_ref, parse_tree_page
+from warmrack_store.hub_errors import Asked, explain_refusal, nonsense
+from warmrack_store.refs import ModelRef
+
+if TYPE_CHECKING:
+    from httpx2 import Request, Response
+
+MAX_JSON_BYTES = 64 * 2**20
+MAX_TREE_FILES = 100_000
+_FIRST_READ_BYTES = 100_000
+"""97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
+_READERS = 8
+_TOLD_IN_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    body: bytes
+    next_page: str | None
+
+
+class HubFacts:
+    """One Hub, by its endpoint; safe to share between threads.
+
+    Every call raises Refusals about the name or the token, RateLimited, or HubUnavailable, the
+    last also for an answer that makes no sense. No answer may take longer than
+    `timeout_seconds`. A token is the caller's own; None asks without one, whatever the
+    environment holds.
+    """
+
+    def __init__(self, endpoint: str, *, timeout_seconds: float = 30.0) -> None:
+        import httpx2
+
+        self.endpoint = endpoint.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._client = httpx2.Client(
+            timeout=timeout_seconds,
+            follow_redirects=True,
+            event_hooks={"request": [_check_connection]},
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def find_ref(self, ref: ModelRef, token: str | None) -> RefFact:
+        """What the name means now, after the token has passed the Hub's check where one is due."""
+        path = f"/api/models/{ref.repository}"
+        if ref.revision is not None:
+            path += f"/revision/{quote(ref.revision, safe='')}"
+        fields = ("sha", "private", "gated")
+        asked = self._about(ref.repository, ref.revision, token)
+        answer = self._get(path + "?" + "&".join(f"expand={field}" for field in fields), asked)
+        found = parse_ref(answer.body, ref, asked)
+        if found.private or found.gated:
+            self.check_right(found.repository, token)
+        return found
+
+    def check_right(self, repository: str, token: str | None) -> None:
+        """Raise unless the token (or anybody, where it is None) may read the files.
+
+        Asks auth-check: a gated repository's description and tree are public.
+        """
+        self._get(f"/api/models/{repository}/auth-check", self._about(repository, None, token))
+
+    def get_facts(self, ref: RefFact, token: str | None) -> RepositoryFacts:
+        """Everything that the tree, config.json and the safetensors headers say at the commit.
+
+        A config.json that cannot be read is a fact, not an error. Raises UnsafeFormat for a
+        safetensors file of the root that is none.
+        """
+        asked = self._about(ref.repository, ref.commit, token)
+        files = self._list_files(asked)
+        shown = next((file for file in files if file.path == "config.json"), None)
+        config, config_error = self._read_config(shown, asked) if shown else (None, None)
+        headed = [f for f in files if "/" not in f.path and f.path.endswith(".safetensors")]
+        with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="headers") as pool:
+            weights = tuple(pool.map(lambda file: self._read_header(file, asked), headed))
+        return RepositoryFacts(
+            repository=ref.repository,
+            commit=ref.commit,
+            private=ref.private,
+            gated=ref.gated,
+            files=files,
+            config=config,
+            config_error=config_error,
+            weights=weights,
+        )
+
+    def _about(self, repository: str, revision: str | None, token: str | None) -> Asked:
+        return Asked(
+            endpoint=self.endpoint, repository=repository, revision=revision, token=token or None
+        )
+
+    def _list_files(self, asked: Asked) -> tuple[FileFact, ...]:
+        page: str | None = f"/api/models/{asked.repository}/tree/{asked.revision}?recursive=true"
+        found: dict[str, FileFact] = {}
+        pages: set[str] = set()
+        while page is not None:
+            if page in pages or len(found) > MAX_TREE_FILES:
+                raise nonsense("a file tree without an end", asked)
+            pages.add(page)
+            answer = self._get(page, asked)
+            found |= {file.path: file for file in parse_tree_page(answer.body, asked)}
+            page = self._own_page(answer.next_page, asked)
+        return tuple(found[path] for path in sorted(found))
+
+    def _own_page(self, url: str | None, asked: Asked) -> str | None:
+        """The next page's path; a token never follows a link to another host."""
+        if url is None:
+            return None
+        if not url.startswith(f"{self.endpoint}/"):
+            raise nonsense(f"the next page of a tree at {urlsplit(url).netloc!r}", asked)
+        return url.removeprefix(self.endpoint)
+
+    def _read_config(
+        self, file: FileFact, asked: Asked
+    ) -> tuple[dict[str, object] | None, str | None]:
+        if file.size > MAX_JSON_BYTES:
+            return None, f"is {file.size} bytes long, the limit is {MAX_JSON_BYTES}"
+        body = self._get(asked.file_path(file.path), asked).body
+        if not has_digest(body, file):
+            raise nonsense("other bytes of config.json than its tree names", asked)
+        return parse_config(body)
+
+    def _read_header(self, file: FileFact, asked: Asked) -> WeightFile:
+        data = self._read_start(file, min(file.size, _FIRST_READ_BYTES), asked)
+        try:
+            header_bytes = header_size(data, file.size)
+            if len(data) < header_bytes:
+                data = self._read_start(file, header_bytes, asked)
+            return WeightFile(path=file.path, tensors=parse_header(data, file.size))
+        except UnsafeFormat as error:
+            place = f"{asked.repository}: {file.path} is {error.message}"
+            raise UnsafeFormat(place, hint=error.hint) from error
+
+    def _read_start(self, file: FileFact, size_bytes: int, asked: Asked) -> bytes:
+        """The first bytes, exactly so many; also of a server that ignores ranges."""
+        if size_bytes == 0:
+            return b""
+        answer = self._get(asked.file_path(file.path), asked, first_bytes=size_bytes)
+        if len(answer.body) < size_bytes:
+            raise nonsense(f"{len(answer.body)} bytes of {file.path}, not {size_bytes}", asked)
+        return answer.body
+
+    def _get(self, path: str, asked: Asked, *, first_bytes: int | None = None) -> _Answer:
+        import httpx2
+        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy export
+
+        headers = build_hf_headers(token=asked.token or False, library_name="warmrack")
+        # A compressed body's size says nothing about the memory it takes.
+        headers["accept-encoding"] = "identity"
+        if first_bytes is not None:
+            headers["range"] = f"bytes=0-{first_bytes - 1}"
+        try:
+            with self._client.stream("GET", self.endpoint + path, headers=headers) as response:
+                _raise_for_status(response)
+                return self._read(response, asked, first_bytes)
+        except HfHubHTTPError as error:
+            raise explain_refusal(error, asked) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise HubUnavailable(f"{self.endpoint} does not answer: {reason}") from error
+
+    def _read(self, response: "Response", asked: Asked, first_bytes: int | None) -> _Answer:
+        deadline = time.monotonic() + self._timeout_seconds
+        limit = MAX_JSON_BYTES if first_bytes is None else first_bytes
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) >= limit and first_bytes is not None:
+                break
+            if len(body) > limit:
+                raise nonsense(f"more than {limit} bytes where JSON was asked for", asked)
+            if time.monotonic() > deadline:
+                raise HubUnavailable(
+                    f"{self.endpoint} took longer than {self._timeout_seconds:g} s to answer"
+                )
+        next_page = response.links.get("next", {}).get("url")
+        return _Answer(body=bytes(body[:limit]), next_page=next_page)
+
+
+def _check_connection(request: "Request") -> None:
+    """Plain HTTP is for loopback, also where a redirect leads."""
+    if request.url.scheme != "https" and request.url.host not in _LOOPBACK:
+        raise HubUnavailable(
+            f"the Hub is reached by https only, not by {request.url.scheme}://{request.url.host}",
+            hint="Give an https address; plain http is for a Hub on this machine.",
+        )
+
+
+def _raise_for_status(response: "Response") -> None:
+    """huggingface_hub's error for the status; the body, of any size and shape, is left unread."""
+    import httpx2
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # lazy export
+
+    told = {name: response.headers[name] for name in _TOLD_IN_HEADERS if name in response.headers}
+    hf_raise_for_status(
+        httpx2.Response(response.status_code, headers=told, request=response.request)
+    )

@@ -1,0 +1,1 @@
+"""The ledgers: the only SQL. Each takes a transaction and gives back frozen records."""

@@ -1,0 +1,110 @@
+"""Which snapshot lies in which store, how much of it, and what its files were when verified."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from warmrack_store.database import Transaction
+from warmrack_store.schema import copies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """One selection of a revision's files in one store.
+
+    `selection` is a digest over the paths and digests chosen; `files` are VerifiedFile records as
+    JSON, present once `complete`.
+    """
+
+    store: str
+    repository: str
+    commit: str
+    selection: str
+    folder: str | None
+    complete: bool
+    bytes_done: int
+    bytes_total: int
+    files: list[dict[str, Any]]
+    updated_at: float
+    last_used_at: float
+
+
+def subject(store: str, repository: str, commit: str) -> str:
+    """What the snapshot's claim is named."""
+    return f"snapshot:{store}:{repository}@{commit}"
+
+
+def _key(store: str, repository: str, commit: str, selection: str) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        copies.c.store == store,
+        copies.c.repository == repository,
+        copies.c.commit == commit,
+        copies.c.selection == selection,
+    )
+
+
+def find_copy(
+    tx: Transaction, *, store: str, repository: str, commit: str, selection: str
+) -> Copy | None:
+    row = tx.find(sa.select(copies).where(_key(store, repository, commit, selection)))
+    return Copy(**row) if row else None
+
+
+def put_copy(
+    tx: Transaction,
+    *,
+    store: str,
+    repository: str,
+    commit: str,
+    selection: str,
+    **values: Any,
+) -> None:
+    """Write what is known of a copy; columns not given keep what they hold."""
+    values |= {"updated_at": tx.now, "last_used_at": tx.now}
+    key = _key(store, repository, commit, selection)
+    if tx.change(copies.update().where(key).values(**values)):
+        return
+    blank: dict[str, Any] = {
+        "folder": None,
+        "complete": False,
+        "bytes_done": 0,
+        "bytes_total": 0,
+        "files": [],
+    }
+    names = {"store": store, "repository": repository, "commit": commit, "selection": selection}
+    tx.execute(copies.insert().values(**{**blank, **names, **values}))
+
+
+def touch(tx: Transaction, copy: Copy) -> None:
+    """Note that a copy was used just now."""
+    key = _key(copy.store, copy.repository, copy.commit, copy.selection)
+    tx.execute(copies.update().where(key).values(last_used_at=tx.now))
+
+
+def forget_completeness(tx: Transaction, *, store: str, repository: str, commit: str) -> None:
+    """A file of this snapshot is not what it was: the next fetch verifies it again."""
+    tx.execute(
+        copies.update()
+        .where(
+            copies.c.store == store,
+            copies.c.repository == repository,
+            copies.c.commit == commit,
+        )
+        .values(complete=False, files=[], updated_at=tx.now)
+    )
+
+
+def list_copies(tx: Transaction) -> Sequence[Copy]:
+    """All copies by repository, commit, store."""
+    query = sa.select(copies).order_by(
+        copies.c.repository, copies.c.commit, copies.c.store, copies.c.selection
+    )
+    return [Copy(**row) for row in tx.list(query)]
+
+
+def list_copies_of(tx: Transaction, repository: str, commit: str) -> Sequence[Copy]:
+    """The copies of one revision, in all stores."""
+    mine = sa.and_(copies.c.repository == repository, copies.c.commit == commit)
+    return [Copy(**row) for row in tx.list(sa.select(copies).where(mine))]

@@ -1,0 +1,75 @@
+"""Which jobs are overdue or unheard: what the reconciler looks for."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from warmrack_store.database import Transaction
+from warmrack_store.ledgers.jobs import Job
+from warmrack_store.schema import jobs
+from warmrack_store.states import TERMINAL, WAITING, JobState
+
+
+def list_expired(tx: Transaction) -> Sequence[Job]:
+    """Jobs that nobody had started when their expires_at came."""
+    late = sa.and_(
+        jobs.c.expires_at < tx.now,
+        jobs.c.started_at.is_(None),
+        jobs.c.state == JobState.QUEUED,
+    )
+    return [Job.from_row(row) for row in tx.list(sa.select(jobs).where(late))]
+
+
+def list_timed_out(tx: Transaction) -> Sequence[Job]:
+    """Jobs that have been worked on for longer than their timeout_seconds."""
+    late = sa.and_(
+        jobs.c.timeout_seconds.is_not(None),
+        jobs.c.started_at + jobs.c.timeout_seconds < tx.now,
+        jobs.c.state.not_in(TERMINAL),
+        jobs.c.cancel_cause.is_(None),
+    )
+    return [Job.from_row(row) for row in tx.list(sa.select(jobs).where(late))]
+
+
+def take_unrung(tx: Transaction, *, grace_seconds: float) -> Sequence[str | None]:
+    """The queues (a node, or None for any) whose waiting work nobody has taken for a while.
+
+    Marks that work as rung, so that a queue is rung once a grace, however much waits in it.
+    """
+    waiting = sa.and_(
+        jobs.c.holder.is_(None),
+        jobs.c.joined_to.is_(None),
+        jobs.c.state.in_(WAITING),
+        jobs.c.not_before <= tx.now,
+    )
+    unheard = sa.and_(waiting, _rung() < tx.now - grace_seconds)
+    queues = sa.select(jobs.c.target_node, jobs.c.resolution_id.is_(None).label("any"))
+    found = {
+        None if row["any"] else row["target_node"]
+        for row in tx.list(queues.where(unheard).distinct())
+    }
+    if found:
+        tx.execute(jobs.update().where(waiting).values(rung_at=tx.now))
+    return sorted(found, key=lambda node: node or "")
+
+
+def _rung() -> sa.ColumnElement[float]:
+    """When a job's queue was last rung for it; a submit rings at once."""
+    later = sa.case((jobs.c.rung_at > jobs.c.created_at, jobs.c.rung_at), else_=jobs.c.created_at)
+    return sa.case((jobs.c.attempt > 1, jobs.c.rung_at), else_=later)
+
+
+def release_from_node(tx: Transaction, node: str) -> int:
+    """Let jobs that wait for a lost node be placed again, unless they asked for it by name."""
+    moved = sa.and_(
+        jobs.c.target_node == node,
+        jobs.c.holder.is_(None),
+        jobs.c.state == JobState.PLACED,
+        jobs.c.joined_to.is_(None),
+        jobs.c.asked_node.is_(None),
+    )
+    return tx.change(
+        jobs.update()
+        .where(moved)
+        .values(state=JobState.QUEUED, target_node=None, cause="node-lost")
+    )

@@ -1,0 +1,89 @@
+"""The nodes, what each can do, and when it was last heard."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
+
+from warmrack_store.database import Transaction
+from warmrack_store.schema import nodes
+from warmrack_store.states import NodeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One row; `epoch` grows with each start of the agent, `store` names its cache folder."""
+
+    name: str
+    epoch: int
+    state: NodeState
+    url: str | None
+    mirror_url: str | None
+    machine: str
+    store: str
+    devices: list[dict[str, Any]]
+    labels: dict[str, str]
+    tasks: dict[str, Any]
+    versions: dict[str, str]
+    pid: int
+    started_at: float
+    heartbeat_at: float
+
+    @classmethod
+    def from_row(cls, row: RowMapping) -> Self:
+        values = {name: row[name] for name in cls.__slots__}
+        values["state"] = NodeState(values["state"])
+        return cls(**values)
+
+
+def register(tx: Transaction, name: str, **values: Any) -> int:
+    """A node's agent has started; gives its new epoch."""
+    tx.serialize(f"node:{name}")
+    row = tx.find(sa.select(nodes.c.epoch).where(nodes.c.name == name))
+    epoch = int(row["epoch"]) + 1 if row else 1
+    values |= {
+        "epoch": epoch,
+        "state": NodeState.READY,
+        "started_at": tx.now,
+        "heartbeat_at": tx.now,
+    }
+    if row:
+        tx.execute(nodes.update().where(nodes.c.name == name).values(**values))
+    else:
+        tx.execute(nodes.insert().values(name=name, **values))
+    return epoch
+
+
+def heartbeat(tx: Transaction, name: str, epoch: int, **values: Any) -> bool:
+    """The node lives; False where a newer agent has taken its name."""
+    back = sa.case(
+        (nodes.c.state.in_((NodeState.UNREACHABLE, NodeState.LOST)), NodeState.READY),
+        else_=nodes.c.state,
+    )
+    mine = sa.and_(nodes.c.name == name, nodes.c.epoch == epoch)
+    values |= {"heartbeat_at": tx.now, "state": back}
+    return bool(tx.change(nodes.update().where(mine).values(**values)))
+
+
+def set_state(tx: Transaction, name: str, state: NodeState, *, epoch: int | None = None) -> bool:
+    mine = nodes.c.name == name
+    if epoch is not None:
+        mine = sa.and_(mine, nodes.c.epoch == epoch)
+    return bool(tx.change(nodes.update().where(mine).values(state=state)))
+
+
+def find_node(tx: Transaction, name: str) -> Node | None:
+    row = tx.find(sa.select(nodes).where(nodes.c.name == name))
+    return Node.from_row(row) if row else None
+
+
+def list_nodes(tx: Transaction) -> Sequence[Node]:
+    return [Node.from_row(row) for row in tx.list(sa.select(nodes).order_by(nodes.c.name))]
+
+
+def list_silent(tx: Transaction, *, state: NodeState, seconds: float) -> Sequence[Node]:
+    """Nodes in a state that have not been heard for some time."""
+    silent = sa.and_(nodes.c.state == state, nodes.c.heartbeat_at < tx.now - seconds)
+    return [Node.from_row(row) for row in tx.list(sa.select(nodes).where(silent))]

@@ -1,0 +1,58 @@
+"""Facts by commit and the resolutions made from them; neither ever changes."""
+
+import sqlalchemy as sa
+
+from warmrack_store.database import Transaction
+from warmrack_store.facts import RepositoryFacts
+from warmrack_store.records import digest_json, parse_record
+from warmrack_store.resolution import Resolution
+from warmrack_store.schema import resolutions, revisions
+
+
+def find_facts(tx: Transaction, repository: str, commit: str) -> RepositoryFacts | None:
+    row = tx.find(
+        sa.select(revisions.c.facts).where(
+            revisions.c.repository == repository, revisions.c.commit == commit
+        )
+    )
+    return parse_record(RepositoryFacts, row["facts"]) if row else None
+
+
+def put_facts(tx: Transaction, facts: RepositoryFacts) -> None:
+    key = sa.and_(revisions.c.repository == facts.repository, revisions.c.commit == facts.commit)
+    tx.serialize(f"facts:{facts.repository}@{facts.commit}")
+    if tx.find(sa.select(revisions.c.commit).where(key)) is None:
+        tx.execute(
+            revisions.insert().values(
+                repository=facts.repository,
+                commit=facts.commit,
+                facts=facts.model_dump(mode="json"),
+                created_at=tx.now,
+            )
+        )
+
+
+def put_resolution(tx: Transaction, resolution: Resolution) -> str:
+    """The id of this very resolution; the same record always has the same id."""
+    record = resolution.model_dump(mode="json")
+    resolution_id = f"res_{digest_json(record)}"
+    tx.serialize(resolution_id)
+    if tx.find(sa.select(resolutions.c.id).where(resolutions.c.id == resolution_id)) is None:
+        tx.execute(
+            resolutions.insert().values(
+                id=resolution_id,
+                repository=resolution.repository,
+                commit=resolution.commit,
+                cache_key=resolution.cache_key,
+                record=record,
+                created_at=tx.now,
+            )
+        )
+    return resolution_id
+
+
+def find_resolution(tx: Transaction, resolution_id: str | None) -> Resolution | None:
+    if resolution_id is None:
+        return None
+    row = tx.find(sa.select(resolutions.c.record).where(resolutions.c.id == resolution_id))
+    return parse_record(Resolution, row["record"]) if row else None

@@ -1,0 +1,97 @@
+"""Which node a model goes to: the pool as it stands in, one node and the reasons out."""
+
+from collections.abc import Iterable, Mapping
+
+from warmrack_store.durations import format_size
+from warmrack_store.errors import NodeNotFound, Transient, WontFit
+from warmrack_store.placement.expected_time import expect
+from warmrack_store.placement.views import (
+    Alternative,
+    DeviceView,
+    Expected,
+    Need,
+    NodeView,
+    Placement,
+    Policy,
+    Rates,
+)
+from warmrack_store.states import NodeState
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "POLICIES",
+    "Alternative",
+    "DeviceView",
+    "Expected",
+    "Need",
+    "NodeView",
+    "Placement",
+    "Policy",
+    "Rates",
+    "plan_placement",
+]
+
+POLICIES: Mapping[str, Policy] = {
+    "expected_time": expect,
+}
+DEFAULT_POLICY = "expected_time"
+
+WONT_FIT = "wont-fit"
+NOT_NAMED = "not-named"
+SLOWER = "slower"
+
+
+def plan_placement(
+    need: Need, nodes: Iterable[NodeView], rates: Rates, policy: str = DEFAULT_POLICY
+) -> Placement:
+    """The node with the lowest cost by the policy; ties go to the shorter queue, then by name.
+
+    Raises NodeNotFound where a node is named that the pool does not have, WontFit where no node
+    could ever hold the model, and Transient where those that could are not ready.
+    """
+    pool = sorted(nodes, key=lambda node: node.name)
+    if unknown := sorted(set(need.nodes) - {node.name for node in pool}):
+        raise NodeNotFound(f"the pool has no node {unknown[0]!r}")
+    excluded = [reason for node in pool if (reason := find_exclusion(need, node)) is not None]
+    closed = {alternative.node for alternative in excluded}
+    ranked = sorted(
+        ((POLICIES[policy](need, node, rates), node) for node in pool if node.name not in closed),
+        key=lambda pair: (pair[0].cost_seconds, pair[1].queued_jobs, pair[1].name),
+    )
+    if not ranked:
+        raise _refuse(need, excluded)
+    best, chosen = ranked[0]
+    slower = [
+        Alternative(node=node.name, code=SLOWER, reason=expected.reason)
+        for expected, node in ranked[1:]
+    ]
+    return Placement(node=chosen.name, reason=best.reason, alternatives=(*slower, *excluded))
+
+
+def find_exclusion(need: Need, node: NodeView) -> Alternative | None:
+    """Why this node cannot be chosen at all; what never changes goes first."""
+    if need.nodes and node.name not in need.nodes:
+        return Alternative(node=node.name, code=NOT_NAMED, reason="the job names other nodes")
+    if need.memory_bytes is not None:
+        largest_bytes = max((device.budget_bytes for device in node.devices), default=0)
+        if largest_bytes < need.memory_bytes:
+            reason = (
+                f"needs {format_size(need.memory_bytes)}, its largest device may give "
+                f"{format_size(largest_bytes)}"
+            )
+            return Alternative(node=node.name, code=WONT_FIT, reason=reason)
+    if node.state is not NodeState.READY:
+        state = node.state.value
+        return Alternative(node=node.name, code=f"node-{state}", reason=f"the node is {state}")
+    return None
+
+
+def _refuse(need: Need, excluded: Iterable[Alternative]) -> WontFit | Transient:
+    asked = [reason for reason in excluded if reason.code != NOT_NAMED]
+    shown = "; ".join(f"{reason.node}: {reason.reason}" for reason in asked)
+    if asked and all(reason.code == WONT_FIT for reason in asked):
+        return WontFit(f"no device can hold the model: {shown}")
+    return Transient(
+        f"no node that can take the model is ready: {shown or 'the pool is empty'}",
+        hint="`warmrack nodes` lists the nodes; start one, or wait for one.",
+    )

@@ -1,0 +1,232 @@
+"""The rules R0 to R9: each decides one thing and writes one line of the trail."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from warmrack_store.durations import format_size
+from warmrack_store.errors import Defect, NotSupported, RemoteCode, WontFit
+from warmrack_store.facts import RefFact, RepositoryFacts, WeightFile
+from warmrack_store.requests import LoadRequest, LockUse, Mode, check_supported
+from warmrack_store.resolution import Memory, Substitution, TrailLine
+from warmrack_store.resolver.declared import Declared
+from warmrack_store.resolver.files import list_companions
+from warmrack_store.resolver.kinds import INDEX, Weights, choose_weights
+from warmrack_store.resolver.memory import describe_memory, estimate_memory
+from warmrack_store.resolver.quantization import find_quantization
+
+_PRECISIONS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64"}
+MIXED = "mixed"
+
+
+def validate(request: LoadRequest) -> TrailLine:
+    """R0: the request is one that this version serves."""
+    check_supported(request)
+    return TrailLine(
+        rule="R0",
+        input=request.model,
+        decision=f"mode {request.mode.value}, precision {request.precision}",
+        alternatives=tuple(mode.value for mode in Mode if mode is not request.mode),
+        evidence=f"request {request.digest()}",
+    )
+
+
+def consult_lock(request: LoadRequest) -> TrailLine:
+    """R1: a lock decides where one is used."""
+    return TrailLine(
+        rule="R1",
+        input=f"lock {request.lock.value}",
+        decision="no lock is consulted",
+        alternatives=tuple(use.value for use in LockUse if use is not request.lock),
+    )
+
+
+def name_canonically(request: LoadRequest, ref: RefFact) -> tuple[Substitution, TrailLine]:
+    """R2: the Hub's own spelling; another case or an old name of the same repository is an alias."""
+    asked = request.ref().repository
+    same = asked == ref.repository
+    substitution = Substitution.NONE if same else Substitution.ALIAS
+    line = TrailLine(
+        rule="R2",
+        input=asked,
+        decision=ref.repository,
+        alternatives=() if same else (asked,),
+        evidence="the Hub's spelling" if same else "the Hub answers under this name",
+    )
+    return substitution, line
+
+
+def pin_commit(request: LoadRequest, ref: RefFact) -> TrailLine:
+    """R3: the revision is one commit from here on."""
+    return TrailLine(
+        rule="R3",
+        input=request.ref().revision or "the default branch",
+        decision=ref.commit,
+        evidence="the Hub's answer for this revision",
+    )
+
+
+def choose_kind(facts: RepositoryFacts) -> tuple[Weights, TrailLine]:
+    """R4: a full model in safetensors, and which of the files are it."""
+    weights = choose_weights(facts)
+    line = TrailLine(
+        rule="R4",
+        input=f"{len(facts.files)} files",
+        decision=f"full model: {_list_some(file.path for file in weights.files)}",
+        alternatives=weights.left_out,
+        evidence=INDEX if weights.index else weights.files[0].path,
+    )
+    return weights, line
+
+
+def read_facts(
+    facts: RepositoryFacts, weights: Weights
+) -> tuple[tuple[WeightFile, ...], TrailLine]:
+    """R5: config and headers; refused where they declare what is not served."""
+    declared = check_config(facts)
+    known = {file.path: file for file in facts.weights}
+    headers = tuple(known[file.path] for file in weights.files if file.path in known)
+    _check_tensors(facts.repository, weights, headers)
+    dtypes = count_dtypes(headers)
+    if (quantized := find_quantization(facts, dtypes)) is not None:
+        raise NotSupported(
+            f"{facts.repository} is quantized already ({quantized})",
+            hint="Name the repository of the unquantized weights.",
+        )
+    shown = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.items())
+    line = TrailLine(
+        rule="R5",
+        input="config.json and safetensors headers",
+        decision=f"{declared.architecture or 'no class named'}, {count_parameters(headers)} "
+        f"parameters, not quantized",
+        evidence=f"tensors: {shown or 'none'}",
+    )
+    return headers, line
+
+
+def list_candidates(facts: RepositoryFacts) -> TrailLine:
+    """R6: what could serve the request; in mode exact only the repository itself."""
+    return TrailLine(
+        rule="R6",
+        input="mode exact",
+        decision=facts.repository,
+        evidence="an exact request has no other candidate",
+    )
+
+
+def check_lineage(facts: RepositoryFacts) -> TrailLine:
+    """R7: a candidate must be the same model."""
+    return TrailLine(
+        rule="R7",
+        input=facts.repository,
+        decision="passes",
+        evidence="the candidate is the repository asked for",
+    )
+
+
+def check_limits(request: LoadRequest, memory: Memory, size_bytes: int) -> TrailLine:
+    """R8: the caller's own limits; rights were checked when the name was asked for."""
+    if request.max_download_bytes is not None and size_bytes > request.max_download_bytes:
+        raise WontFit(
+            f"the files are {size_bytes} bytes ({format_size(size_bytes)}); max_download_bytes "
+            f"allows {request.max_download_bytes}",
+            hint="Raise max_download_bytes, or name a smaller model.",
+        )
+    if request.max_memory_bytes is not None and memory.total_bytes > request.max_memory_bytes:
+        raise WontFit(
+            f"the model needs {describe_memory(memory)}, {memory.total_bytes} bytes; "
+            f"max_memory_bytes allows {request.max_memory_bytes}",
+            hint="Raise max_memory_bytes, lower max_seq_length, or name a smaller model.",
+        )
+    return TrailLine(
+        rule="R8",
+        input=f"{size_bytes} bytes of files, {memory.total_bytes} bytes of memory",
+        decision="within the request's limits",
+        evidence=f"max_download_bytes {request.max_download_bytes}, "
+        f"max_memory_bytes {request.max_memory_bytes}",
+    )
+
+
+def plan_memory(
+    request: LoadRequest, facts: RepositoryFacts, headers: tuple[WeightFile, ...]
+) -> tuple[str, Memory, TrailLine]:
+    """R9: the precision and the memory of the load."""
+    precision = find_precision(count_dtypes(headers))
+    memory = estimate_memory(facts.config or {}, headers, request.max_seq_length)
+    line = TrailLine(
+        rule="R9",
+        input=f"max_seq_length {request.max_seq_length or 'by default'}",
+        decision=f"{precision}, no conversion, {describe_memory(memory)}",
+        evidence="safetensors headers and config.json",
+    )
+    return precision, memory, line
+
+
+def check_config(facts: RepositoryFacts) -> Declared:
+    """The config, where transformers can tell from it what to build without code of others."""
+    name = facts.repository
+    if facts.config is None:
+        reason = f"has a config.json that {facts.config_error}" if facts.config_error else None
+        raise NotSupported(
+            f"{name} {reason or 'has no config.json in its root'}",
+            hint="Name a repository that transformers can load.",
+        )
+    declared = Declared(facts.config)
+    if declared.config.get("auto_map") or declared.text().config.get("auto_map"):
+        raise RemoteCode(
+            f"{name} declares Python code of its own (auto_map in config.json)",
+            hint="Name a model whose class transformers has; this version runs no remote code.",
+        )
+    if declared.model_type is None:
+        raise NotSupported(f"{name}'s config.json names no model_type")
+    if declared.config.get("transformers_weights") is not None:
+        raise NotSupported(f"{name}'s config.json names its weights by transformers_weights")
+    return declared
+
+
+def _check_tensors(name: str, weights: Weights, headers: tuple[WeightFile, ...]) -> None:
+    """Every weight file has its header, and every tensor one place."""
+    if len(headers) != len(weights.files):
+        raise Defect(f"facts of {name} lack the header of a weight file")
+    names = Counter(tensor.name for file in headers for tensor in file.tensors)
+    if not names:
+        raise NotSupported(f"{name}'s weight files hold no tensors")
+    tensor, places = names.most_common(1)[0]
+    if places > 1:
+        raise NotSupported(f"{name} stores the tensor {tensor[:100]!r} in {places} files")
+
+
+def count_dtypes(headers: Iterable[WeightFile]) -> dict[str, int]:
+    """Number of tensors by stored dtype, in the order of the dtypes' names."""
+    counts = Counter(tensor.dtype for file in headers for tensor in file.tensors)
+    return dict(sorted(counts.items()))
+
+
+def count_parameters(headers: Iterable[WeightFile]) -> int:
+    """Elements of the float tensors; integer tensors are positions and masks."""
+    total = 0
+    for file in headers:
+        for tensor in file.tensors:
+            if tensor.dtype in _PRECISIONS:
+                elements = 1
+                for extent in tensor.shape:
+                    elements *= extent
+                total += elements
+    return total
+
+
+def find_precision(dtypes: Iterable[str]) -> str:
+    """The one float dtype of the tensors, else `mixed`."""
+    floats = {_PRECISIONS[dtype] for dtype in dtypes if dtype in _PRECISIONS}
+    return floats.pop() if len(floats) == 1 else MIXED
+
+
+def plan_files(facts: RepositoryFacts, weights: Weights) -> tuple[str, ...]:
+    """The paths to fetch, in order: weights, their index, and what transformers reads besides."""
+    index = () if weights.index is None else (weights.index,)
+    chosen = (*weights.files, *index, *list_companions(facts.files))
+    return tuple(sorted(file.path for file in chosen))
+
+
+def _list_some(paths: Iterable[str]) -> str:
+    listed = list(paths)
+    return listed[0] if len(listed) == 1 else f"{listed[0]} and {len(listed) - 1} more shards"

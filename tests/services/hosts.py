@@ -1,0 +1,155 @@
+"""Snapshots, specs and running hosts for the tests of model hosts."""
+
+import hashlib
+import json
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.hub.models import get_model_folder
+from warmrack_store.facts import FileFact
+from warmrack_store.resolution import Memory, Resolution, Substitution
+from warmrack_store.tensors import leaf_digest
+from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, VerifiedFile
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONTEXT_TOKENS = 256
+PRECISIONS = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
+
+
+def make_snapshot(name: str, root: Path) -> Path:
+    """A model of the test hub in a cache folder of its own: blobs, and links in a snapshot."""
+    return store_snapshot(get_model_folder(name), root)
+
+
+def store_snapshot(model: Path, root: Path) -> Path:
+    blobs, snapshot = root / "blobs", root / "snapshots" / COMMIT
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for source in sorted(path for path in model.iterdir() if path.is_file()):
+        blob = blobs / _fact(source).digest
+        shutil.copyfile(source, blob)
+        (snapshot / source.name).symlink_to(Path("../..") / "blobs" / blob.name)
+    return snapshot
+
+
+def make_spec(snapshot: Path, runtime: Path, **changes: Any) -> HostSpec:
+    """What the agent would write after it verified the snapshot as it is now."""
+    paths = sorted(snapshot.iterdir())
+    leaves = {
+        name: leaf
+        for path in paths
+        if path.suffix == ".safetensors"
+        for name, leaf in _read_leaves(path).items()
+    }
+    fields: dict[str, Any] = {
+        "resident_id": "r1",
+        "epoch": 1,
+        "model": "tests/tiny",
+        "resolution": _resolve(paths, leaves),
+        "snapshot_dir": snapshot,
+        "files": tuple(_verify(path) for path in paths),
+        "leaves": leaves,
+        "device": "cpu:0",
+        "threads": 1,
+        "context_tokens": CONTEXT_TOKENS,
+        "socket_path": runtime / "h.sock",
+        "log_path": runtime / "h.log",
+    }
+    return HostSpec.model_validate(fields | changes)
+
+
+@contextmanager
+def runtime_folder() -> Iterator[Path]:
+    """A short one: a socket's path ends at 107 bytes, which pytest's own folders reach."""
+    with tempfile.TemporaryDirectory(prefix="wr-") as folder:
+        yield Path(folder)
+
+
+def connect(spec: HostSpec, timeout_seconds: float = 60.0) -> httpx.Client:
+    """A client of the host, as soon as its socket is there."""
+    transport = httpx.HTTPTransport(uds=str(spec.socket_path))
+    return httpx.Client(transport=transport, base_url="http://host", timeout=timeout_seconds)
+
+
+def read_events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(event, data) of a stream, as they come."""
+    name = ""
+    for line in response.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def _fact(path: Path) -> FileFact:
+    data = path.read_bytes()
+    git_sha1 = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    large = path.suffix == ".safetensors"
+    sha256 = hashlib.sha256(data).hexdigest() if large else None
+    return FileFact(path=path.name, size=len(data), git_sha1=git_sha1, sha256=sha256)
+
+
+def _verify(path: Path) -> VerifiedFile:
+    fact, stat = _fact(path), path.stat()
+    return VerifiedFile(
+        path=fact.path,
+        size=fact.size,
+        digest=fact.digest,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        inode=stat.st_ino,
+        mtime_ns=stat.st_mtime_ns,
+    )
+
+
+def _read_leaves(path: Path) -> dict[str, ExpectedLeaf]:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    body = memoryview(data)[8 + length :]
+    return {
+        name: ExpectedLeaf(
+            dtype=entry["dtype"],
+            shape=tuple(entry["shape"]),
+            leaf=leaf_digest(entry["dtype"], entry["shape"], body[slice(*entry["data_offsets"])]),
+            path=path.name,
+        )
+        for name, entry in header.items()
+    }
+
+
+def _resolve(paths: list[Path], leaves: dict[str, ExpectedLeaf]) -> Resolution:
+    config = json.loads(next(path for path in paths if path.name == "config.json").read_text())
+    dtypes = {leaf.dtype for leaf in leaves.values()}
+    architecture = config["architectures"][0]
+    return Resolution(
+        request_digest="0" * 32,
+        asked="tests/tiny",
+        ref_asked=None,
+        repository="tests/tiny",
+        commit=COMMIT,
+        private=False,
+        gated=False,
+        substitution=Substitution.NONE,
+        files=tuple(_fact(path) for path in paths),
+        weights=tuple(path.name for path in paths if path.suffix == ".safetensors"),
+        architecture=architecture,
+        model_type=config["model_type"],
+        parameters=1,
+        stored_dtypes={dtype: 1 for dtype in dtypes},
+        precision=PRECISIONS[dtypes.pop()] if len(dtypes) == 1 else "mixed",
+        tokenizer_files=tuple(path.name for path in paths if path.name.startswith("tokenizer")),
+        memory=Memory(
+            weights_bytes=1, cache_bytes=1, context_tokens=CONTEXT_TOKENS, workspace_bytes=1
+        ),
+        generates=architecture.endswith("ForCausalLM"),
+        trail=(),
+        catalog_version="test",
+    )

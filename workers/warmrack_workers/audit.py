@@ -1,0 +1,206 @@
+"""The verdict on a loaded model: facts about files, tensors and config in, a receipt out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from warmrack_store.errors import Integrity, NotExact, Proof
+from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile
+from warmrack_store.resolution import Resolution, Substitution
+from warmrack_store.tensors import root_digest
+
+_SHOWN = 3
+"""Differences that a message names; the rest is counted."""
+_OF_BYTES = ("E2", "E6")
+"""Checks whose failure means that bytes are not the ones that were pinned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEvidence:
+    path: str
+    size: int
+    sha256: str
+    expected: str
+    """The Hub's digest."""
+    actual: str | None
+    """None: the file is not there."""
+    read: bool
+    """False: trusted, because inode, size and mtime are those of its verification."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorEvidence:
+    name: str
+    """In the checkpoint."""
+    target: str
+    """In memory."""
+    expected_dtype: str
+    actual_dtype: str
+    expected: str
+    """The leaf kept since the fetch."""
+    actual: str | None
+    """The leaf of what is in memory; None where a merged tensor is not what its parts give."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that the verdict depends on."""
+
+    resolution: Resolution
+    snapshot_name: str
+    files: tuple[FileEvidence, ...]
+    class_name: str
+    config_quantized: bool
+    quantized_modules: tuple[str, ...]
+    tensors: tuple[TensorEvidence, ...]
+    unbacked: tuple[str, ...]
+    """Tensors in memory that no tensor of the checkpoint accounts for."""
+    tied: tuple[str, ...]
+    """Tensors in memory that share the storage of a checked one."""
+    ignored: tuple[str, ...]
+    """Checkpoint tensors that the class declares it does not use."""
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    added_tokens: tuple[str, ...]
+    config_changes: tuple[str, ...]
+    audit_policy: str
+    audit_seconds: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def judge(evidence: Evidence) -> Receipt:
+    """The receipt, whether the checks passed or not."""
+    resolution = evidence.resolution
+    checks = {
+        "E1": _check_name(evidence),
+        "E2": check_files(evidence.files),
+        "E3": _check_class(evidence),
+        "E4": _check_quantization(evidence),
+        "E5": _check_dtypes(evidence),
+        "E6": _check_values(evidence),
+        "E7": _check_tokenizer(evidence),
+        "E8": _verdict("config as stored", evidence.config_changes),
+    }
+    loaded = all(check.passed for check in checks.values())
+    return Receipt(
+        level=Level.LOADED if loaded else Level.FILES if checks["E2"].passed else Level.NAME,
+        asked=resolution.asked,
+        served=Served(
+            repository=resolution.repository,
+            commit=resolution.commit,
+            precision=resolution.precision,
+        ),
+        checks=checks,
+        files=tuple(
+            ServedFile(path=file.path, size=file.size, sha256=file.sha256)
+            for file in evidence.files
+        ),
+        tensor_root=root_digest({t.name: t.expected for t in evidence.tensors}) if loaded else None,
+        tensors=len(evidence.tensors),
+        identical=loaded,
+        audit_policy=evidence.audit_policy,
+        audit_seconds=evidence.audit_seconds,
+        versions=dict(evidence.versions),
+    )
+
+
+def find_failure(receipt: Receipt) -> Proof | None:
+    """The error that keeps this model from being served; None for a passed audit.
+
+    Bytes come first: a changed file also upsets the checks that depend on it.
+    """
+    failed = sorted(receipt.failed, key=lambda name: (name not in _OF_BYTES, name))
+    if not failed:
+        return None
+    kind = Integrity if failed[0] in _OF_BYTES else NotExact
+    details = "; ".join(f"{name}: {receipt.checks[name].detail}" for name in failed)
+    return kind(f"{receipt.asked} at {receipt.served.commit}: {details}")
+
+
+def check_files(files: Iterable[FileEvidence]) -> Check:
+    """E2; asked once before the load too, so that changed bytes are never even parsed."""
+    files = tuple(files)
+    wrong = [
+        f"{file.path} is missing, expected {file.expected}"
+        if file.actual is None
+        else f"{file.path} has digest {file.actual}, expected {file.expected}"
+        for file in files
+        if file.actual != file.expected
+    ]
+    read = sum(file.read for file in files)
+    return _verdict(f"{len(files)} files, {read} read again, the rest unchanged on disk", wrong)
+
+
+def _check_name(evidence: Evidence) -> Check:
+    resolution = evidence.resolution
+    wrong = []
+    if resolution.substitution not in (Substitution.NONE, Substitution.ALIAS):
+        wrong.append(f"{resolution.repository} stands in as {resolution.substitution}")
+    if evidence.snapshot_name != resolution.commit:
+        wrong.append(f"snapshot {evidence.snapshot_name}, expected {resolution.commit}")
+    return _verdict(f"{resolution.repository} at {resolution.commit}", wrong)
+
+
+def _check_class(evidence: Evidence) -> Check:
+    expected = evidence.resolution.architecture
+    wrong = _changed(evidence, {"config.json"})
+    if evidence.class_name != expected:
+        wrong.append(f"class {evidence.class_name}, expected {expected}")
+    return _verdict(f"config.json as at the Hub, class {evidence.class_name}", wrong)
+
+
+def _check_quantization(evidence: Evidence) -> Check:
+    if evidence.config_quantized:
+        return Check(passed=True, detail="quantized as the checkpoint declares")
+    return _verdict("no quantized module", evidence.quantized_modules)
+
+
+def _check_dtypes(evidence: Evidence) -> Check:
+    wrong = [
+        f"{tensor.target} is {tensor.actual_dtype}, stored as {tensor.expected_dtype}"
+        for tensor in evidence.tensors
+        if tensor.actual_dtype != tensor.expected_dtype
+    ]
+    return _verdict(f"{len(evidence.tensors)} tensors in their stored dtype", wrong)
+
+
+def _check_values(evidence: Evidence) -> Check:
+    wrong = [
+        f"{tensor.name} is {tensor.actual or 'not what its parts give'}, expected {tensor.expected}"
+        for tensor in evidence.tensors
+        if tensor.actual != tensor.expected and tensor.actual_dtype == tensor.expected_dtype
+    ]
+    wrong += [f"{name} comes from no file" for name in evidence.unbacked]
+    wrong += [f"{name} is missing" for name in evidence.missing]
+    wrong += [f"{name} is unexpected" for name in evidence.unexpected]
+    wrong += [f"{name} has another shape" for name in evidence.mismatched]
+    detail = f"{len(evidence.tensors)} leaves equal"
+    if evidence.tied:
+        detail += f", tied: {', '.join(evidence.tied)}"
+    if evidence.ignored:
+        detail += f", not used by the class: {', '.join(evidence.ignored)}"
+    return _verdict(detail, wrong)
+
+
+def _check_tokenizer(evidence: Evidence) -> Check:
+    paths = {*evidence.resolution.tokenizer_files, "generation_config.json"}
+    wrong = _changed(evidence, paths)
+    wrong += [f"token {token!r} was added" for token in evidence.added_tokens]
+    return _verdict("tokenizer and generation files as at the Hub, no token added", wrong)
+
+
+def _changed(evidence: Evidence, paths: set[str]) -> list[str]:
+    return [
+        f"{file.path} is not the Hub's"
+        for file in evidence.files
+        if file.path in paths and file.actual != file.expected
+    ]
+
+
+def _verdict(detail: str, wrong: Iterable[str]) -> Check:
+    """Passed with `detail`, or failed with the first differences."""
+    wrong = list(wrong)
+    if not wrong:
+        return Check(passed=True, detail=detail)
+    rest = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return Check(passed=False, detail="; ".join(wrong[:_SHOWN]) + rest)

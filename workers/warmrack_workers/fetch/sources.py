@@ -1,0 +1,35 @@
+"""Where bytes can come from: the one interface that the Hub, ranges, peers and Xet implement."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from warmrack_store.facts import FileFact
+
+
+class Source(Protocol):
+    """Bytes of one repository at one commit, for one fetch; used by several threads at once.
+
+    A source only supplies bytes: what they must hash to is the fetcher's business.
+    """
+
+    @property
+    def name(self) -> str:
+        """As the egress ledger spells it: hub, ..."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Body bytes of files that came over the wire, those that were of no use included."""
+
+    def open(
+        self, file: FileFact, start: int
+    ) -> AbstractContextManager[Iterator[bytes | memoryview]]:
+        """The bytes of `file` from `start` to its end; a chunk is valid until the next is asked for.
+
+        Entering and iterating may raise: a Transient is tried again from where it stands, an
+        Integrity from the first byte, anything else ends the fetch.
+        """
+
+    def interrupt(self) -> None:
+        """End every transfer under way, from any thread; each raises soon, and so does each later
+        `open`. What a stalled server cannot hold up."""
