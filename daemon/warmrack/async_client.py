@@ -1,7 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, assert_never
@@ -87,8 +87,10 @@ def _method(
 
 def _iterator(
     stream: Callable[P, Stream[T]],
-) -> "Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]":
-    def method(client: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+) -> "Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]]":
+    def method(
+        client: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncGenerator[T, None]:
         return client._iterate(stream(*args, **kwargs))
 
     return describe(method, stream)
@@ -154,7 +156,7 @@ class AsyncClient:
                 step = resume(conversation, await transport.perform(step))
             return step.result
 
-    async def _iterate(self, stream: Stream[T]) -> AsyncIterator[T]:
+    async def _iterate(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         async with aclosing(_Transport(self._http, self._connection)) as transport:
             step = resume(stream, None)
             while not isinstance(step, End):

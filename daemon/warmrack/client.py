@@ -1,7 +1,7 @@
 """The blocking client."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar, assert_never
@@ -86,8 +86,8 @@ def _method(
 
 def _iterator(
     stream: Callable[P, Stream[T]],
-) -> "Callable[Concatenate[Client, P], Iterator[T]]":
-    def method(client: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+) -> "Callable[Concatenate[Client, P], Generator[T, None, None]]":
+    def method(client: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         return client._iterate(stream(*args, **kwargs))
 
     return describe(method, stream)
@@ -154,7 +154,7 @@ class Client:
                 step = resume(conversation, transport.perform(step))
             return step.result
 
-    def _iterate(self, stream: Stream[T]) -> Iterator[T]:
+    def _iterate(self, stream: Stream[T]) -> Generator[T, None, None]:
         with closing(_Transport(self._http, self._connection)) as transport:
             step = resume(stream, None)
             while not isinstance(step, End):

@@ -19,9 +19,7 @@ def list_items(
     items: list[AnyItem] = []
     query = dict(params)
     while True:
-        page = check_page(
-            read_json((yield from send(Call(method="GET", path=path, params=query))))
-        )
+        page = check_page(read_json((yield from send(Call(method="GET", path=path, params=query)))))
         items.extend(read_record(kind, item) for item in page["items"])
         following = page.get("next")
         if following is None or (limit is not None and len(items) >= limit):

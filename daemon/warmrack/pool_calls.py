@@ -59,6 +59,7 @@ def pin(resident_id: str) -> Conversation[None]:
 
 
 def list_nodes() -> Conversation[tuple[Node, ...]]:
+    """The nodes that the pool has heard of, with their devices."""
     return (yield from list_items(Node, f"{API}/nodes", {}))
 
 

@@ -146,10 +146,28 @@ class Snapshot(Result):
     bytes_total: int = 0
 
 
+class Fit(Result):
+    """One device of the pool, held against the memory that a model needs."""
+
+    node: str
+    device: str
+    budget_bytes: int
+    free_bytes: int
+    fits: bool
+    """Within the budget, at least after others have gone."""
+    fits_now: bool
+    expected_seconds: float | None = None
+    """Until the model would be warm there."""
+    reason: str = ""
+
+
 class Explanation(resolution.Resolution):
-    """What a request resolves to."""
+    """What a request resolves to, and where in the pool it fits."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+    devices: tuple[Fit, ...] = ()
+    expected_seconds: float | None = None
 
 
 class Receipt(receipts.Receipt):

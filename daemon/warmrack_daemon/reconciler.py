@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -16,8 +17,7 @@ from prometheus_client import Counter
 
 from warmrack_daemon.api.views import job_view
 from warmrack_daemon.services import Services
-from warmrack_store.database import Transaction
-from warmrack_store.errors import Expired, StoreUnavailable, Timeout
+from warmrack_store.errors import Ended, Expired, StoreUnavailable, Timeout
 from warmrack_store.ledgers import (
     claims,
     deadlines,
@@ -86,34 +86,29 @@ class Reconciler:
         self._answer_owed()
 
     def _requeue_lost(self) -> None:
-        with self._services.database.write() as tx:
+        with self._services.database.read() as tx:
             lost = claims.list_expired_leases(tx)
-            for job in lost:
-                claims.requeue_lost(tx, job, max_load_deaths=_MAX_LOAD_DEATHS)
         for job in lost:
+            with suppress(claims.LostClaim), self._services.database.write() as tx:
+                claims.requeue_lost(tx, job, max_load_deaths=_MAX_LOAD_DEATHS)
             self._note("lease-lost", job=job.id, holder=job.holder)
             self._services.wakeups.publish(job.id)
 
     def _end_overdue(self) -> None:
-        with self._services.database.write() as tx:
-            overdue = [*self._end_expired(tx), *self._end_timed_out(tx)]
-        for job_id in overdue:
+        with self._services.database.read() as tx:
+            overdue: list[tuple[str, Ended]] = [
+                (job.id, Expired("it had not started when its expires_at came"))
+                for job in deadlines.list_expired(tx)
+            ]
+            overdue += [
+                (job.id, Timeout(f"it ran longer than its {job.timeout_seconds:g} s"))
+                for job in deadlines.list_timed_out(tx)
+            ]
+        for job_id, error in overdue:
+            with suppress(claims.LostClaim), self._services.database.write() as tx:
+                claims.request_cancel(tx, job_id, error)
             self._note("overdue", job=job_id)
             self._services.wakeups.publish(job_id)
-
-    def _end_expired(self, tx: Transaction) -> list[str]:
-        found = deadlines.list_expired(tx)
-        for job in found:
-            error = Expired("it had not started when its expires_at came")
-            claims.request_cancel(tx, job.id, error)
-        return [job.id for job in found]
-
-    def _end_timed_out(self, tx: Transaction) -> list[str]:
-        found = deadlines.list_timed_out(tx)
-        for job in found:
-            error = Timeout(f"it ran longer than its {job.timeout_seconds:g} s")
-            claims.request_cancel(tx, job.id, error)
-        return [job.id for job in found]
 
     def _judge_nodes(self) -> None:
         silent = 3 * _HEARTBEAT_SECONDS

@@ -6,6 +6,7 @@ through a 429, and because HF_ENDPOINT is read when it is imported.
 """
 
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
 _READERS = 8
 _TOLD_IN_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit")
+PUBLIC_HUB = "huggingface.co"
+CONTENT_NETWORKS = (".huggingface.co", ".hf.co")
+"""Where the public Hub itself redirects downloads to."""
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -42,18 +46,23 @@ class HubFacts:
     Every call raises Refusals about the name or the token, RateLimited, or HubUnavailable, the
     last also for an answer that makes no sense. No answer may take longer than
     `timeout_seconds`. A token is the caller's own; None asks without one, whatever the
-    environment holds.
+    environment holds. A redirect may lead to the Hub's own host, to its content networks and to
+    `allowed_hosts`.
     """
 
-    def __init__(self, endpoint: str, *, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self, endpoint: str, *, timeout_seconds: float = 30.0, allowed_hosts: Iterable[str] = ()
+    ) -> None:
         import httpx2
 
         self.endpoint = endpoint.rstrip("/")
+        self._home = urlsplit(self.endpoint)
+        self._allowed_hosts = frozenset(allowed_hosts)
         self._timeout_seconds = timeout_seconds
         self._client = httpx2.Client(
             timeout=timeout_seconds,
             follow_redirects=True,
-            event_hooks={"request": [_check_connection]},
+            event_hooks={"request": [self._check_address]},
         )
 
     def close(self) -> None:
@@ -102,6 +111,27 @@ class HubFacts:
             config_error=config_error,
             weights=weights,
         )
+
+    def _check_address(self, request: "Request") -> None:
+        """Each request's host, so also where a redirect leads, is a known one, reached by https.
+
+        Plain http is for a Hub on this machine and for hosts that the operator names.
+        """
+        url, home = request.url, self._home
+        named = not {url.host, f"{url.host}:{url.port}"}.isdisjoint(self._allowed_hosts)
+        if url.scheme != "https" and not (
+            named or (home.scheme == url.scheme and url.host in _LOOPBACK)
+        ):
+            raise HubUnavailable(
+                f"the Hub is reached by https only, not by {url.scheme}://{url.host}",
+                hint="Give an https address; plain http is for a Hub on this machine.",
+            )
+        is_public = home.hostname == PUBLIC_HUB and url.host.endswith(CONTENT_NETWORKS)
+        if not (named or is_public or url.host == home.hostname):
+            raise HubUnavailable(
+                f"{home.hostname} redirects to {url.host}, which is not allowed",
+                hint="Hosts besides the Hub's are listed in WARMRACK_HUB_ENDPOINTS_ALLOWED.",
+            )
 
     def _about(self, repository: str, revision: str | None, token: str | None) -> Asked:
         return Asked(
@@ -195,15 +225,6 @@ class HubFacts:
                 )
         next_page = response.links.get("next", {}).get("url")
         return _Answer(body=bytes(body[:limit]), next_page=next_page)
-
-
-def _check_connection(request: "Request") -> None:
-    """Plain HTTP is for loopback, also where a redirect leads."""
-    if request.url.scheme != "https" and request.url.host not in _LOOPBACK:
-        raise HubUnavailable(
-            f"the Hub is reached by https only, not by {request.url.scheme}://{request.url.host}",
-            hint="Give an https address; plain http is for a Hub on this machine.",
-        )
 
 
 def _raise_for_status(response: "Response") -> None:

@@ -17,6 +17,7 @@ from warmrack_store.errors import (
 )
 
 if TYPE_CHECKING:
+    from httpx2 import URL
     from huggingface_hub.errors import HfHubHTTPError
 
 
@@ -45,6 +46,12 @@ def explain_refusal(error: "HfHubHTTPError", asked: Asked) -> WarmrackError:
 
     status, name = error.response.status_code, asked.repository
     page = f"{asked.endpoint}/{name}"
+    url = error.response.request.url
+    if not _is_same_origin(url, asked.endpoint):
+        # A content network: its signed addresses expire, and the next try is given new ones.
+        return HubUnavailable(f"{url.host} answered {status} for a file of {name}")
+    if isinstance(error, hub_errors.EntryNotFoundError):
+        return nonsense("a file of its tree does not exist", asked)
     if isinstance(error, hub_errors.GatedRepoError):
         who = "this Hub token has" if asked.token else "a caller without a Hub token has"
         return Gated(
@@ -58,10 +65,18 @@ def explain_refusal(error: "HfHubHTTPError", asked: Asked) -> WarmrackError:
     return _explain_status(status, error.response.headers, asked)
 
 
+def _is_same_origin(url: "URL", endpoint: str) -> bool:
+    import httpx2
+
+    home = httpx2.URL(endpoint)
+    return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
+
+
 def _explain_status(status: int, headers: Mapping[str, str], asked: Asked) -> WarmrackError:
     """What the status alone says; a valid token gets 404 for a repository it may not see."""
-    if status in {401, 403} and (asked.token or status == 403):
-        return Unauthorized(f"the Hub does not accept this Hub token for {asked.repository}")
+    if status == 403 or (status == 401 and asked.token):
+        reason = "does not accept the Hub token" if status == 401 else "does not let this caller in"
+        return Unauthorized(f"the Hub {reason} (asked for {asked.repository})")
     if status in {401, 404, 410}:
         return RepoNotFound(f"the Hub has no {asked.repository} that this caller may read")
     told = headers.get("x-error-message", "")[:200]

@@ -1,7 +1,7 @@
 """Laws that every eviction and every placement policy keeps."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from warmrack_store import eviction, placement
@@ -10,6 +10,7 @@ from warmrack_store.eviction import ResidentView, plan_victims
 from warmrack_store.placement import DeviceView, Need, NodeView, Rates, plan_placement
 from warmrack_store.states import NodeState
 
+on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW = 100.0
 
 residents = st.lists(
@@ -60,6 +61,7 @@ def pools(draw: st.DrawFn) -> list[NodeView]:
 
 
 @pytest.mark.parametrize("policy", eviction.POLICIES)
+@on_a_busy_machine
 @given(residents=residents, needed_bytes=st.integers(0, 120))
 def test_a_plan_frees_enough_and_touches_nobody_with_a_right(
     policy: str, residents: list[ResidentView], needed_bytes: int
@@ -78,6 +80,7 @@ def test_a_plan_frees_enough_and_touches_nobody_with_a_right(
 
 
 @pytest.mark.parametrize("policy", eviction.POLICIES)
+@on_a_busy_machine
 @given(residents=residents, needed_bytes=st.integers(1, 120))
 def test_no_victim_of_a_plan_could_have_stayed(
     policy: str, residents: list[ResidentView], needed_bytes: int
@@ -88,6 +91,7 @@ def test_no_victim_of_a_plan_could_have_stayed(
 
 
 @pytest.mark.parametrize("policy", eviction.POLICIES)
+@on_a_busy_machine
 @given(residents=residents, needed_bytes=st.integers(0, 120), data=st.data())
 def test_the_order_of_the_residents_does_not_change_the_plan(
     policy: str, residents: list[ResidentView], needed_bytes: int, data: st.DataObject
@@ -98,6 +102,7 @@ def test_the_order_of_the_residents_does_not_change_the_plan(
 
 
 @pytest.mark.parametrize("policy", placement.POLICIES)
+@on_a_busy_machine
 @given(need=needs, pool=pools())
 def test_the_node_chosen_is_ready_named_and_large_enough(
     policy: str, need: Need, pool: list[NodeView]
@@ -125,6 +130,7 @@ def is_able(need: Need, node: NodeView) -> bool:
 
 
 @pytest.mark.parametrize("policy", placement.POLICIES)
+@on_a_busy_machine
 @given(pool=pools(), data=st.data())
 def test_the_order_of_the_nodes_does_not_change_the_placement(
     policy: str, pool: list[NodeView], data: st.DataObject

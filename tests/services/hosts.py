@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
+import socket
 import struct
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,27 @@ def store_snapshot(model: Path, root: Path) -> Path:
         shutil.copyfile(source, blob)
         (snapshot / source.name).symlink_to(Path("../..") / "blobs" / blob.name)
     return snapshot
+
+
+def make_endless(root: Path) -> Path:
+    """A model that never ends its text by itself."""
+    model = root / "endless"
+    shutil.copytree(get_model_folder("tiny_llama"), model)
+    (model / "generation_config.json").write_text("{}")
+    return store_snapshot(model, root / "cache")
+
+
+def replace_bytes(path: Path, change: Callable[[bytes], bytes], *, quietly: bool) -> None:
+    """Change a file in place; `quietly` puts its times back, so that only its bytes tell."""
+    blob = path.resolve()
+    stat = blob.stat()
+    blob.write_bytes(change(blob.read_bytes()))
+    if quietly:
+        os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def flip_last_byte(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
 
 
 def make_spec(snapshot: Path, runtime: Path, **changes: Any) -> HostSpec:
@@ -74,8 +99,34 @@ def runtime_folder() -> Iterator[Path]:
 
 def connect(spec: HostSpec, timeout_seconds: float = 60.0) -> httpx.Client:
     """A client of the host, as soon as its socket is there."""
+    await_socket(spec.socket_path)
     transport = httpx.HTTPTransport(uds=str(spec.socket_path))
     return httpx.Client(transport=transport, base_url="http://host", timeout=timeout_seconds)
+
+
+def await_state(client: httpx.Client, *wanted: str, seconds: float = 60.0) -> dict[str, Any]:
+    """The status once the host is in one of these states; long polls until then."""
+    deadline = time.monotonic() + seconds
+    status: dict[str, Any] = client.get("/status").json()
+    while status["state"] not in wanted:
+        assert time.monotonic() < deadline, f"the host stays {status['state']}"
+        query = {"after": status["state"], "wait": "10"}
+        status = client.get("/status", params=query).json()
+    return status
+
+
+def await_socket(path: Path, seconds: float = 60.0) -> None:
+    """Until somebody listens there; the kernel tells nobody, so this is a poll with a deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() < deadline, f"nobody listens on {path}"
+                threading.Event().wait(0.005)
+            else:
+                return
 
 
 def read_events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -143,7 +194,7 @@ def _resolve(paths: list[Path], leaves: dict[str, ExpectedLeaf]) -> Resolution:
         architecture=architecture,
         model_type=config["model_type"],
         parameters=1,
-        stored_dtypes={dtype: 1 for dtype in dtypes},
+        stored_dtypes=dict.fromkeys(dtypes, 1),
         precision=PRECISIONS[dtypes.pop()] if len(dtypes) == 1 else "mixed",
         tokenizer_files=tuple(path.name for path in paths if path.name.startswith("tokenizer")),
         memory=Memory(

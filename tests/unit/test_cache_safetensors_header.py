@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from warmrack_store.cache.safetensors_header import header_size, parse_header, parse_spans
@@ -24,7 +25,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def test_what_safetensors_writes_is_read_with_every_place() -> None:
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "weight": np.arange(6, dtype=np.float32).reshape(2, 3),
         "empty": np.zeros((0, 4), dtype=np.float16),
         "scalar": np.array(7, dtype=np.int64),

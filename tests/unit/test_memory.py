@@ -99,6 +99,12 @@ def test_the_workspace_grows_with_the_vocabulary_and_not_with_a_long_context() -
     assert grown - small == 512 * 4
 
 
+def test_a_model_without_a_language_head_has_no_logits() -> None:
+    encoder = LLAMA | {"architectures": ["BertModel"]}
+    head = estimate_memory(LLAMA, BF16, 512).workspace_bytes
+    assert head - estimate_memory(encoder, BF16, 512).workspace_bytes == 512 * 256 * 4
+
+
 def test_a_model_that_no_device_may_hold_is_refused_with_every_budget() -> None:
     memory = Memory(
         weights_bytes=3 * 2**30, cache_bytes=2**30, context_tokens=4096, workspace_bytes=0

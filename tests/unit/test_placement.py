@@ -42,6 +42,11 @@ def test_a_warm_model_is_chosen_however_long_the_queue() -> None:
     )
 
 
+def test_of_two_warm_nodes_the_less_busy_one_is_chosen() -> None:
+    nodes = (node("a", warm_resident=True, queued_jobs=2), node("b", warm_resident=True))
+    assert chosen(*nodes) == "b"
+
+
 def test_what_is_partly_here_need_not_come_from_the_hub_again() -> None:
     assert chosen(node("a", cached_fraction=0.2), node("b", cached_fraction=0.9)) == "b"
 
@@ -91,6 +96,11 @@ def test_a_named_node_that_does_not_exist_is_an_error() -> None:
 def test_a_model_larger_than_every_device_is_refused_with_the_numbers() -> None:
     with pytest.raises(WontFit, match=r"a: needs 3\.0 GiB, .* 2\.0 GiB"):
         chosen(node("a", budget_gib=2), node("b", budget_gib=1, state=NodeState.DRAINING))
+
+
+def test_a_node_without_devices_holds_nothing() -> None:
+    with pytest.raises(WontFit, match="no device"):
+        chosen(NodeView(name="a", devices=()), need=Need(size_bytes=0, memory_bytes=0))
 
 
 def test_a_node_that_could_hold_it_but_is_away_is_waited_for() -> None:

@@ -39,7 +39,13 @@ def test_the_files_are_weights_and_what_transformers_reads() -> None:
     facts = make_facts(
         others=(
             *("README.md", "LICENSE", "logo.png", "pytorch_model.bin", "model.fp16.safetensors"),
-            *("tf_model.h5", "onnx/model.onnx", "original/consolidated.00.pth", "model.Q4.gguf"),
+            *(
+                "tf_model.h5",
+                "model.Q4.gguf",
+                "onnx/model.onnx",
+                "original/consolidated.00.pth",
+                "1_Pooling/config.json",
+            ),
             *("merges.txt", "chat_template.jinja", "additional_chat_templates/tool.jinja"),
         )
     )
@@ -60,8 +66,11 @@ def test_the_files_are_weights_and_what_transformers_reads() -> None:
 
 def test_shards_are_taken_with_their_index_and_without_the_consolidated_copy() -> None:
     shards = {f"model-0000{n}-of-00002.safetensors": (tensor(f"t{n}"),) for n in (1, 2)}
-    copy = {"consolidated.safetensors": (tensor("t1"), tensor("t2"))}
-    found = resolved(make_facts(shards | copy, others=("model.safetensors.index.json",)))
+    copy = (tensor("t1"), tensor("t2"))
+    facts = make_facts(
+        {**shards, "consolidated.safetensors": copy}, others=("model.safetensors.index.json",)
+    )
+    found = resolved(facts)
     assert found.weights == tuple(shards)
     assert "model.safetensors.index.json" in {file.path for file in found.files}
     assert found.parameters == 2 * 4 * 8

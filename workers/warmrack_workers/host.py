@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from warmrack_store.errors import Defect, Integrity, ModelCold, WarmrackError
 from warmrack_store.receipts import Receipt
@@ -20,8 +20,10 @@ from warmrack_workers.evidence import gather_evidence, inspect_files
 from warmrack_workers.host_spec import HostSpec, read_spec
 from warmrack_workers.host_status import ErrorRecord, HostStatus
 from warmrack_workers.processes import get_identity
+from warmrack_workers.view import viewed
 
 _log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 READ_GRACE_SECONDS = 30.0
 """How long a failed host waits for its agent to read why."""
@@ -50,10 +52,13 @@ class Host:
         started = time.perf_counter()
         try:
             self._move(ResidentState.LOADING)
-            loaded = await self._timed("load_seconds", self._load)
-            self.timings.update(loaded.timings)
-            self._move(ResidentState.AUDITING)
-            self.receipt = await self._timed("audit_seconds", lambda: self._audit(loaded))
+            with viewed(self.spec) as seen:
+                loaded = await self._timed("load_seconds", lambda: _load(seen))
+                self.timings.update(loaded.timings)
+                self._move(ResidentState.AUDITING)
+                self.receipt = await self._timed("audit_seconds", lambda: _audit(seen, loaded))
+            if failure := find_failure(self.receipt):
+                raise failure
             self._weights_bytes = count_bytes(loaded.model)
             self._warm = self._ready(loaded)
             self.timings["ready_seconds"] = time.perf_counter() - started
@@ -130,19 +135,6 @@ class Host:
         if self.state is ResidentState.GONE:
             self.finished.set()
 
-    def _load(self) -> LoadedModel:
-        found = check_files(inspect_files(self.spec))
-        if not found.passed:
-            raise Integrity(f"{self.spec.model}: E2: {found.detail}")
-        return get_backend(self.spec.backend).load(self.spec)
-
-    def _audit(self, loaded: LoadedModel) -> Receipt:
-        receipt = judge(gather_evidence(self.spec, loaded))
-        if failure := find_failure(receipt):
-            self.receipt = receipt
-            raise failure
-        return receipt
-
     def _ready(self, loaded: LoadedModel) -> Warm:
         return Warm(
             model=loaded.model,
@@ -152,7 +144,7 @@ class Host:
             generates=self.spec.resolution.generates,
         )
 
-    async def _timed(self, name: str, function: Callable[[], Any]) -> Any:
+    async def _timed(self, name: str, function: Callable[[], _Result]) -> _Result:
         started = time.perf_counter()
         try:
             return await asyncio.to_thread(function)
@@ -177,6 +169,17 @@ class Host:
         self._moved.set()
         self._moved = asyncio.Event()
         _log.info("%s is %s", self.spec.model, state, extra={"action": f"host-{state}"})
+
+
+def _load(spec: HostSpec) -> LoadedModel:
+    found = check_files(inspect_files(spec))
+    if not found.passed:
+        raise Integrity(f"{spec.model}: E2: {found.detail}")
+    return get_backend(spec.backend).load(spec)
+
+
+def _audit(spec: HostSpec, loaded: LoadedModel) -> Receipt:
+    return judge(gather_evidence(spec, loaded))
 
 
 def count_bytes(model: Any) -> int:

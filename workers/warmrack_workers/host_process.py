@@ -131,6 +131,11 @@ class Nursery:
                 return not running.ended.is_set()
         return running.ready.is_set() and not running.ended.is_set()
 
+    def wait_ended(self, timeout_seconds: float) -> bool:
+        """True once the nursery that ran last has ended; its end is seen by its closed stdout."""
+        running = self._running
+        return running is None or running.ended.wait(timeout_seconds)
+
     def fork(self, spec_path: Path) -> ProcessIdentity:
         """A host forked from the nursery. Raises HostLost where the nursery is not ready, ends or
         hangs; then the socket's path must not be used again, since a host may still come up."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from warmrack_store.errors import BadRequest, Defect, HostLost, WarmrackError
+from warmrack_store.errors import BadRequest, Defect, HostLost, NotFound, WarmrackError
 from warmrack_store.records import Record, parse_record
 from warmrack_workers.batcher import wrap_failure
 from warmrack_workers.downstream import Token, get_task, list_tasks
@@ -86,7 +87,11 @@ class _Api:
                 Route("/tasks/{task}", self.task, methods=["POST"]),
                 Route("/drain", self.drain, methods=["POST"]),
             ],
-            exception_handlers={WarmrackError: _answer_error},
+            exception_handlers={
+                WarmrackError: _answer_error,
+                HTTPException: _answer_unknown,
+                Exception: _answer_error,
+            },
         )
 
     async def status(self, request: Request) -> Response:
@@ -215,6 +220,10 @@ def _wait_seconds(request: Request) -> float:
 
 def _json(record: Record) -> Response:
     return Response(record.model_dump_json(), media_type="application/json")
+
+
+async def _answer_unknown(request: Request, error: Exception) -> Response:
+    return await _answer_error(request, NotFound(f"no {request.method} {request.url.path} here"))
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

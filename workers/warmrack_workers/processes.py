@@ -23,14 +23,17 @@ class ProcessIdentity:
 
 def find_identity(pid: int) -> ProcessIdentity | None:
     """The process that has this pid now; None where there is none, or only a zombie."""
+    state, identity = _read_stat(pid)
+    return None if state in _DEAD else identity
+
+
+def _read_stat(pid: int) -> tuple[str, ProcessIdentity | None]:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return "", None
     fields = stat.rpartition(")")[2].split()
-    if fields[_STATE] in _DEAD:
-        return None
-    return ProcessIdentity(pid=pid, start_time=int(fields[_START_TIME]))
+    return fields[_STATE], ProcessIdentity(pid=pid, start_time=int(fields[_START_TIME]))
 
 
 def get_identity(pid: int) -> ProcessIdentity:
@@ -68,13 +71,17 @@ def kill(identity: ProcessIdentity, signal_number: int = signal.SIGKILL) -> bool
 
 
 def wait_end(identity: ProcessIdentity, timeout_seconds: float) -> bool:
-    """Wait for the end of any process, a child or not; False where it still runs at the deadline."""
+    """Wait for the end of any process, a child or not; False where it still runs at the deadline.
+
+    Later than the moment in which `is_alive` turns False: by then its first thread has ended, here
+    the last one has, and its memory, files and sockets are free.
+    """
     try:
         descriptor = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return True
     try:
-        if not is_alive(identity):
+        if _read_stat(identity.pid)[1] != identity:
             return True
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

@@ -1,69 +1,21 @@
 """An explanation as a person reads it: asked, served, memory, where it fits, and why."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any
+from collections.abc import Iterator
 
-from warmrack import Explanation, Node
+from warmrack import Explanation, Fit
 from warmrack_daemon.cli.output import print_line, print_table
-from warmrack_store.durations import format_size
+from warmrack_store.durations import format_duration, format_size
 
 
-class Room(StrEnum):
-    """Whether a device has room for a model."""
-
-    FREE = "fits"
-    OCCUPIED = "fits after eviction"
-    TOO_SMALL = "too small"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """One device of the pool, held against the memory that a model needs."""
-
-    node: str
-    device: str
-    budget_bytes: int | None
-    used_bytes: int
-    room: Room
-
-    def to_record(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def list_fits(needed_bytes: int, nodes: Sequence[Node]) -> tuple[Fit, ...]:
-    """Every device of the nodes, and whether it has so much room."""
-    return tuple(
-        Fit(
-            node=node.name,
-            device=device.name,
-            budget_bytes=device.budget_bytes,
-            used_bytes=device.used_bytes or 0,
-            room=_room(needed_bytes, device.budget_bytes, device.used_bytes or 0),
-        )
-        for node in nodes
-        for device in node.devices
-    )
-
-
-def _room(needed_bytes: int, budget_bytes: int | None, used_bytes: int) -> Room:
-    if budget_bytes is None:
-        return Room.UNKNOWN
-    if needed_bytes > budget_bytes:
-        return Room.TOO_SMALL
-    return Room.FREE if needed_bytes <= budget_bytes - used_bytes else Room.OCCUPIED
-
-
-def print_explanation(explanation: Explanation, fits: Sequence[Fit]) -> None:
+def print_explanation(explanation: Explanation) -> None:
     facts = list(_facts(explanation))
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         print_line(f"{name.ljust(width)}  {value}")
-    if fits:
+    if explanation.devices:
         print_line("")
-        print_table(("node", "device", "budget", "used", "room"), [_fit_row(fit) for fit in fits])
+        rows = [_fit_row(fit) for fit in explanation.devices]
+        print_table(("", "node", "device", "budget", "free", "ready in", "because"), rows)
     print_line("")
     print_table(
         ("rule", "saw", "decided", "because"),
@@ -100,5 +52,14 @@ def _facts(explanation: Explanation) -> Iterator[tuple[str, str]]:
 
 
 def _fit_row(fit: Fit) -> tuple[str, ...]:
-    budget = "" if fit.budget_bytes is None else format_size(fit.budget_bytes)
-    return (fit.node, fit.device, budget, format_size(fit.used_bytes), fit.room.value)
+    mark = "✗" if not fit.fits else "✓" if fit.fits_now else "~"
+    ready = fit.fits and fit.expected_seconds is not None
+    return (
+        mark,
+        fit.node,
+        fit.device,
+        format_size(fit.budget_bytes),
+        format_size(fit.free_bytes),
+        format_duration(fit.expected_seconds or 0.0) if ready else "",
+        fit.reason if fit.fits_now or not fit.fits else f"{fit.reason}, once others have gone",
+    )

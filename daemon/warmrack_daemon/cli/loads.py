@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmrack_daemon.cli import options
-from warmrack_daemon.cli.output import print_json, print_line, print_record
+from warmrack_daemon.cli.output import print_line, print_record
 from warmrack_daemon.cli.session import open_client, wait_for
 
 if TYPE_CHECKING:
@@ -130,12 +130,10 @@ def _finish(client: "Client", job: "Job", *, no_wait: bool, as_json: bool, verbo
 
 
 def _explain(client: "Client", model: str, request: dict[str, Any], *, as_json: bool) -> None:
-    from warmrack_daemon.cli import explanations
-    from warmrack_daemon.cli.output import to_json
+    from warmrack_daemon.cli.explanations import print_explanation
 
     explanation = client.explain(model, **request)
-    fits = explanations.list_fits(explanation.memory.total_bytes, client.nodes())
     if as_json:
-        print_json({**to_json(explanation), "fits": [fit.to_record() for fit in fits]})
+        print_record(explanation)
     else:
-        explanations.print_explanation(explanation, fits)
+        print_explanation(explanation)

@@ -47,11 +47,12 @@ def _bar() -> Iterator[OnChange]:
         TextColumn("{task.fields[figures]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None, figures="")
 
         def show(job: Job) -> None:
+            if not progress.task_ids:
+                progress.add_task("", total=None, figures="")
             progress.update(
-                task,
+                progress.task_ids[0],
                 description=describe_state(job),
                 total=job.progress.bytes_total or None,
                 completed=job.progress.bytes_done,

@@ -27,6 +27,8 @@ def wait_for(client: "Client", job: "Job", *, verbose: bool) -> "Job":
 
     try:
         with watching(verbose=verbose) as on_change:
+            if on_change is not None:
+                on_change(job)
             return client.wait(job.id, on_change=on_change)
     except KeyboardInterrupt:
         say(f"interrupted: job {job.id} goes on; `warmrack cancel {job.id}` ends it")

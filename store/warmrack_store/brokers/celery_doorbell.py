@@ -6,6 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CeleryError
+from celery.signals import worker_ready
 from kombu.exceptions import KombuError, OperationalError
 
 from warmrack_store.errors import StoreUnavailable
@@ -64,9 +65,16 @@ class CeleryDoorbell:
 
 
 def run_bell_worker(
-    broker_url: str, *, node: str, on_bell: Callable[[], None], threads: int
+    broker_url: str,
+    *,
+    node: str,
+    on_bell: Callable[[], None],
+    on_ready: Callable[[], None],
+    threads: int,
 ) -> None:
     """Answer the bells of one node until the process ends. Blocks; needs the main thread.
+
+    `on_ready` is called once bells are heard, after Celery has set its signal handlers.
 
     Without gossip, mingle and heartbeat: their traffic grows with the square of the nodes, and a
     node's liveness is a row in SQL.
@@ -77,6 +85,10 @@ def run_bell_worker(
     def bell() -> None:
         on_bell()
 
+    def ready(**_: object) -> None:
+        on_ready()
+
+    worker_ready.connect(ready)
     app.worker_main(
         [
             "worker",

@@ -52,18 +52,16 @@ def claim_next(
     job = Job.from_row(row)
     claim = Claim(job_id=job.id, holder=holder, epoch=job.epoch + 1)
     state = JobState.PLACED if job.resolution_id else JobState.RESOLVING
-    tx.execute(
-        jobs.update()
-        .where(jobs.c.id == job.id)
-        .values(
-            holder=holder,
-            epoch=claim.epoch,
-            lease_until=tx.now + lease_seconds,
-            started_at=sa.func.coalesce(jobs.c.started_at, tx.now),
-        )
-    )
-    if job.state is not state:
-        _move(tx, job, state, node=node)
+    taken: dict[str, Any] = {
+        "holder": holder,
+        "epoch": claim.epoch,
+        "lease_until": tx.now + lease_seconds,
+        "started_at": job.started_at or tx.now,
+    }
+    if job.state is state:
+        _update(tx, job.id, taken, sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch))
+    else:
+        _move(tx, job, state, node=node, **taken)
     return claim, get_job(tx, job.id)
 
 
@@ -104,7 +102,7 @@ def move(tx: Transaction, claim: Claim, state: JobState, **changes: Any) -> Job:
     if job.state is not state:
         _move(tx, job, state, **changes)
     elif changes:
-        _update(tx, job.id, changes)
+        _update(tx, job.id, changes, _held(claim))
     return get_job(tx, job.id)
 
 
@@ -129,7 +127,9 @@ def give_back(tx: Transaction, claim: Claim, cause: str) -> None:
     _requeue(tx, get_held(tx, claim), cause)
 
 
-def retry_later(tx: Transaction, claim: Claim, error: WarmrackError, delay_seconds: float) -> None:
+def retry_later(
+    tx: Transaction, claim: Claim, error: WarmrackError, delay_seconds: float, **changes: Any
+) -> None:
     """Return a held job to the queue after a transient failure; the next attempt counts."""
     job = get_held(tx, claim)
     record = error.to_record()
@@ -137,10 +137,11 @@ def retry_later(tx: Transaction, claim: Claim, error: WarmrackError, delay_secon
         tx,
         job,
         error.code,
+        {"error": record, "retry_in_seconds": round(delay_seconds, 3)},
         attempt=job.attempt + 1,
         not_before=tx.now + delay_seconds,
         error=record,
-        event={"error": record, "retry_in_seconds": round(delay_seconds, 3)},
+        **changes,
     )
 
 
@@ -180,7 +181,8 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     elif job.holder is None:
         end_ended(tx, job, error)
     else:
-        _update(tx, job.id, {"cancel_cause": error.code})
+        held = sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch)
+        _update(tx, job.id, {"cancel_cause": error.code}, held)
     return get_job(tx, job_id)
 
 
@@ -239,11 +241,9 @@ def promote_joined(tx: Transaction, job: Job) -> Job | None:
 def _requeue(
     tx: Transaction, job: Job, cause: str, event: Mapping[str, Any] | None = None, **changes: Any
 ) -> None:
+    """Back to the queue; placed anew next time, by then the pool may look otherwise."""
     changes |= {"holder": None, "lease_until": None, "rate": None, "waiting_for": None}
-    if job.resolution_id is None or job.state is not JobState.PLACED:
-        _move(tx, job, JobState.QUEUED, cause=cause, event=event, **changes)
-    else:
-        _update(tx, job.id, {"cause": cause, **changes})
+    _move(tx, job, JobState.QUEUED, cause=cause, event=event, target_node=None, **changes)
 
 
 def requeue_lost(tx: Transaction, job: Job, *, max_load_deaths: int) -> Job:
@@ -253,8 +253,8 @@ def requeue_lost(tx: Transaction, job: Job, *, max_load_deaths: int) -> Job:
         error = Poisonous(f"its worker died {deaths} times while loading it")
         end(tx, job, JobState.FAILED, cause=error.code, error=error.to_record(), load_deaths=deaths)
     else:
-        lost = {"load_deaths": deaths, "target_node": None, "rung_at": 0.0}
-        _requeue(tx, job, "lease-lost", {"holder": job.holder or ""}, **lost)
+        held = {"holder": job.holder or ""}
+        _requeue(tx, job, "lease-lost", held, load_deaths=deaths, rung_at=0.0)
     return get_job(tx, job.id)
 
 
@@ -279,9 +279,8 @@ def report_progress(
     waiting_for: str | None = None,
 ) -> None:
     """Show how far a held job is; no event. Raises LostClaim."""
-    get_held(tx, claim)
     shown = {"bytes_done": bytes_done, "bytes_total": bytes_total, "rate": rate}
-    _update(tx, claim.job_id, {**shown, "waiting_for": waiting_for})
+    _update(tx, claim.job_id, {**shown, "waiting_for": waiting_for}, _held(claim))
 
 
 def _move(
@@ -292,10 +291,12 @@ def _move(
     event: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> None:
+    """One compare-and-set with its event. Raises LostClaim where the row has moved since `job`."""
     if state not in MOVES[job.state]:
         raise ValueError(f"{job.id} cannot move from {job.state} to {state}")
     shown = {name: changes[name] for name in ("cause", "node", "error") if changes.get(name)}
-    _update(tx, job.id, {"state": state, **changes})
+    unmoved = sa.and_(jobs.c.id == job.id, jobs.c.state == job.state, jobs.c.epoch == job.epoch)
+    _update(tx, job.id, {"state": state, **changes}, unmoved)
     events.append_with_joined(tx, job.id, state, {**shown, **(event or {})})
 
 
@@ -305,9 +306,13 @@ _OWN = frozenset(
 """Columns that a joined job does not mirror: they steer work, and it has none of its own."""
 
 
-def _update(tx: Transaction, job_id: str, changes: Mapping[str, Any]) -> None:
+def _update(
+    tx: Transaction, job_id: str, changes: Mapping[str, Any], guard: sa.ColumnElement[bool]
+) -> None:
+    """Change a job where `guard` holds, and what joined jobs mirror; LostClaim where it does not."""
     now = {"updated_at": tx.now}
-    tx.execute(jobs.update().where(jobs.c.id == job_id).values(**changes, **now))
+    if not tx.change(jobs.update().where(guard).values(**changes, **now)):
+        raise LostClaim(job_id)
     mirrored = {name: value for name, value in changes.items() if name not in _OWN}
     if mirrored:
         live = sa.and_(jobs.c.joined_to == job_id, jobs.c.state.not_in(TERMINAL))

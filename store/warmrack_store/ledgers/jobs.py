@@ -132,6 +132,7 @@ def _find_idempotent(tx: Transaction, new: NewJob, body: str) -> Job | None:
 
 
 def _find_leader(tx: Transaction, new: NewJob) -> Job | None:
+    """The live job that this one may join, locked so that it cannot end before that is stored."""
     fingerprint = new.fingerprint()
     if fingerprint is None:
         return None
@@ -146,6 +147,7 @@ def _find_leader(tx: Transaction, new: NewJob) -> Job | None:
         )
         .order_by(jobs.c.created_at)
         .limit(1)
+        .with_for_update()
     )
     return Job.from_row(row) if row else None
 

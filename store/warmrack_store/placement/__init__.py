@@ -73,11 +73,11 @@ def find_exclusion(need: Need, node: NodeView) -> Alternative | None:
     if need.nodes and node.name not in need.nodes:
         return Alternative(node=node.name, code=NOT_NAMED, reason="the job names other nodes")
     if need.memory_bytes is not None:
-        largest_bytes = max((device.budget_bytes for device in node.devices), default=0)
+        largest_bytes = max((device.budget_bytes for device in node.devices), default=-1)
         if largest_bytes < need.memory_bytes:
-            reason = (
-                f"needs {format_size(need.memory_bytes)}, its largest device may give "
-                f"{format_size(largest_bytes)}"
+            given = f"its largest device may give {format_size(largest_bytes)}"
+            reason = f"needs {format_size(need.memory_bytes)}, " + (
+                given if node.devices else "it has no device"
             )
             return Alternative(node=node.name, code=WONT_FIT, reason=reason)
     if node.state is not NodeState.READY:

@@ -7,7 +7,7 @@ from warmrack_store.durations import format_size
 from warmrack_store.errors import WontFit
 from warmrack_store.facts import WeightFile
 from warmrack_store.resolution import Memory
-from warmrack_store.resolver.declared import Declared, generates
+from warmrack_store.resolver.declared import GENERATING, Declared, generates
 
 DEFAULT_CONTEXT_TOKENS = 4096
 _ELEMENT_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
@@ -39,7 +39,7 @@ def estimate_memory(
         weights_bytes=sum(tensor.size_bytes for file in weights for tensor in file.tensors),
         cache_bytes=min(_cache_bytes(declared, context, element_bytes), _MOST) if cached else 0,
         context_tokens=context,
-        workspace_bytes=min(_workspace_bytes(text, context, element_bytes), _MOST),
+        workspace_bytes=min(_workspace_bytes(declared, context, element_bytes), _MOST),
     )
 
 
@@ -125,15 +125,17 @@ def _cached_tokens(text: Declared, context: int) -> list[int]:
     return [(window if slides else context) * layers]
 
 
-def _workspace_bytes(text: Declared, context: int, element_bytes: int) -> int:
+def _workspace_bytes(declared: Declared, context: int, element_bytes: int) -> int:
     """Activations alive at once in one layer of a prefill chunk, and the chunk's logits in fp32.
 
     Six of the hidden size (residual, normed, query, key, value, output) and three of the
     intermediate size (gate, up, product); logits of every position, since scoring keeps them.
     """
+    text = declared.text()
     tokens = min(context, _PREFILL_TOKENS)
     hidden = text.find_number("hidden_size", "d_model", "n_embd") or 0
     intermediate = text.find_number("intermediate_size", "d_ff", "n_inner") or 4 * hidden
-    vocabulary = text.find_number("vocab_size") or 0
+    has_logits = (declared.architecture or "").endswith((*GENERATING, "ForMaskedLM"))
+    vocabulary = (text.find_number("vocab_size") or 0) if has_logits else 0
     activations = (6 * hidden + 3 * intermediate) * element_bytes
     return _FIXED_WORKSPACE_BYTES + tokens * (activations + 4 * vocabulary)

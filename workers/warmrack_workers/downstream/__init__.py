@@ -78,10 +78,11 @@ def list_tasks() -> tuple[Task, ...]:
     """Every task there is, in the order of their names."""
     from warmrack_workers.downstream.chat import ChatTask
     from warmrack_workers.downstream.embed import EmbedTask
+    from warmrack_workers.downstream.forward import ForwardTask
     from warmrack_workers.downstream.generate import GenerateTask
     from warmrack_workers.downstream.tokenize import TokenizeTask
 
-    return (ChatTask(), EmbedTask(), GenerateTask(), TokenizeTask())
+    return (ChatTask(), EmbedTask(), ForwardTask(), GenerateTask(), TokenizeTask())
 
 
 def get_task(name: str, warm: Warm) -> Task:

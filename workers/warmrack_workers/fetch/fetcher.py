@@ -25,8 +25,9 @@ FILES_AT_ONCE = 4
 _TICK_SECONDS = 0.1
 """How often progress is told, and `stop` and the clock are looked at."""
 _LINGER_SECONDS = 0.5
-"""How long a fetch that ends early waits for its threads. One that is in the middle of making a
-connection (10 s at most) is left behind; it stops at the first byte and writes none."""
+"""How long a fetch that ends early waits for its threads. One that is making a connection (10 s at
+most) or waits for the disk is left behind and ends by itself; all it may still do is finish a blob
+whose bytes were verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,8 @@ class _Work:
             self.blobs.halt.set()
             self.blobs.source.interrupt()
             pool.shutdown(wait=False, cancel_futures=True)
-            wait(futures.values(), timeout=_LINGER_SECONDS)
+            started = [future for future in futures.values() if not future.cancelled()]
+            wait(started, timeout=_LINGER_SECONDS)
             raise
         pool.shutdown()
         return {digest: future.result() for digest, future in futures.items()}

@@ -18,6 +18,7 @@ from warmrack_store.errors import (
 )
 
 _RATE_LIMIT_RESET = re.compile(r"(?:^|;)\s*t=(\d+)")
+_MAX_WAIT_SECONDS = 3600.0
 _CODES: dict[str, type[WarmrackError]] = {
     "GatedRepo": Gated,
     "RepoNotFound": RepoNotFound,
@@ -52,15 +53,21 @@ def error_of_answer(
 
 
 def find_wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long to wait, by `Retry-After` (seconds or a date) or the `RateLimit` of the IETF draft."""
+    """How long to wait, by `Retry-After` (seconds or a date) or the `RateLimit` of the IETF draft;
+    an hour at most."""
     value = headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return float(value)
-    if value:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        return max(0.0, (at.astimezone(UTC) - now).total_seconds())
     reset = _RATE_LIMIT_RESET.search(headers.get("ratelimit", ""))
-    return float(reset[1]) if reset else None
+    if not value:
+        seconds = float(reset[1]) if reset else None
+    elif value.isdecimal():
+        seconds = float(value)
+    else:
+        seconds = _seconds_until(value, now)
+    return None if seconds is None else min(max(seconds, 0.0), _MAX_WAIT_SECONDS)
+
+
+def _seconds_until(date: str, now: datetime) -> float | None:
+    try:
+        return (parsedate_to_datetime(date).astimezone(UTC) - now).total_seconds()
+    except (ValueError, OverflowError):
+        return None

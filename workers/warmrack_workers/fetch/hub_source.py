@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from warmrack_store.cache.layout import check_commit
-from warmrack_store.errors import HubUnavailable, Integrity
+from warmrack_store.errors import HubUnavailable, Integrity, Unauthorized
 from warmrack_store.facts import FileFact
 from warmrack_store.refs import check_file_path, check_repository
 from warmrack_workers.fetch.hub_answers import error_of_answer
@@ -51,7 +51,7 @@ class HubSource:
         self._endpoint = httpx.URL(endpoint.rstrip("/"))
         self._repository = check_repository(repository)
         self._commit = check_commit(commit)
-        self._token = token
+        self._token = None if token is None else _check_token(token)
         self._allowed_hosts = frozenset(allowed_hosts)
         self._client = httpx.Client(timeout=timeouts, follow_redirects=False)
         self._lock = threading.Lock()
@@ -114,7 +114,7 @@ class HubSource:
         raise HubUnavailable(f"{what}: more than {_MAX_REDIRECTS} redirects")
 
     def _request(self, url: httpx.URL, start: int) -> httpx.Request:
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", "User-Agent": "warmrack"}
         if start:
             headers["Range"] = f"bytes={start}-"
         if self._token is not None and self._is_hub(url):
@@ -184,6 +184,13 @@ class HubSource:
                 interrupted = self._interrupted
             if interrupted:
                 _shut(info["return_value"])
+
+
+def _check_token(token: str) -> str:
+    """Refuse what cannot be sent: the client library's own error would print the token."""
+    if not token or not (token.isascii() and token.isprintable()) or " " in token:
+        raise Unauthorized("the Hub token is empty or holds characters that no token has")
+    return token
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:

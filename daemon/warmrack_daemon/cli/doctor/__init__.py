@@ -1,0 +1,1 @@
+"""Checks of everything warmrack stands on, each a line: well, or what to do about it."""

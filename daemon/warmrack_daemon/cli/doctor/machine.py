@@ -1,0 +1,108 @@
+"""Checks of this machine: versions, devices, the cache's disk."""
+
+import fcntl
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from warmrack_daemon.cli.doctor.findings import Check, Finding, ok, warning, wrong
+from warmrack_store.durations import format_size, parse_size
+from warmrack_store.errors import BadRequest
+from warmrack_store.settings import Settings
+
+_WORKER_LIBRARIES = ("torch", "transformers", "safetensors", "accelerate", "blake3")
+_DEVICE = re.compile(r"(cpu|cuda):(\d+)(?:=(.+))?")
+_LOW_BYTES = 20 * 2**30
+"""Less than one 7B model in 16 bit needs for its files."""
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def check_versions(settings: Settings) -> Iterator[Finding]:
+    """Python and the worker's libraries, read from their metadata: importing torch takes seconds."""
+    del settings
+    yield ok("python", f"{platform.python_version()}, warmrack {version('warmrack')}")
+    found = {name: _find_version(name) for name in _WORKER_LIBRARIES}
+    missing = [name for name, number in found.items() if number is None]
+    if missing:
+        remedy = "Needed on nodes only: pip install 'warmrack[worker]'."
+        yield warning("libraries", f"not installed: {', '.join(missing)}", remedy)
+    else:
+        yield ok("libraries", ", ".join(f"{name} {number}" for name, number in found.items()))
+
+
+def _find_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def check_devices(settings: Settings) -> Iterator[Finding]:
+    """The devices that are named, and the driver where CUDA ones are."""
+    driver = _NVIDIA_DRIVER.exists()
+    if settings.devices == "auto":
+        yield ok("devices", f"auto: {'CUDA devices' if driver else 'the CPU'}")
+        return
+    for part in settings.devices.split(","):
+        problem = _find_problem(part.strip(), driver=driver)
+        if problem:
+            yield wrong("devices", problem, "Set WARMRACK_DEVICES to auto or cpu:0=4GiB,cuda:0.")
+            return
+    yield ok("devices", settings.devices)
+
+
+def _find_problem(device: str, *, driver: bool) -> str | None:
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        return f"{device!r} is not a device"
+    if match[1] == "cuda" and not driver:
+        return f"{device} is named, but no NVIDIA driver is loaded"
+    try:
+        if match[3] is not None:
+            parse_size(match[3])
+    except BadRequest as error:
+        return f"{device}: {error.message}"
+    return None
+
+
+def check_cache(settings: Settings) -> Iterator[Finding]:
+    """Room on the cache's disk, and whether it knows symbolic links and locks."""
+    folder = _existing(settings.cache_dir.expanduser().absolute())
+    if not os.access(folder, os.W_OK):
+        yield wrong("cache", f"{folder} cannot be written", "Set WARMRACK_CACHE_DIR.")
+        return
+    free = shutil.disk_usage(folder).free
+    room = f"{format_size(free)} free at {settings.cache_dir}"
+    if free < _LOW_BYTES:
+        yield warning("disk", room, "Free space, or move the cache: WARMRACK_CACHE_DIR.")
+    else:
+        yield ok("disk", room)
+    yield _file_system(folder)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above that is there."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _file_system(folder: Path) -> Finding:
+    remedy = "Put the cache on a local file system (ext4, xfs, btrfs, zfs)."
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".warmrack-doctor-") as trial:
+            target = Path(trial) / "blob"
+            target.write_bytes(b"x")
+            (Path(trial) / "link").symlink_to("blob")
+            with target.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.replace(Path(trial) / "link", Path(trial) / "moved")
+    except OSError as error:
+        return wrong("file system", f"{folder}: no links or locks: {error}", remedy)
+    return ok("file system", "links, locks and renames work")
+
+
+CHECKS: tuple[Check, ...] = (check_versions, check_devices, check_cache)

@@ -1,0 +1,382 @@
+"""The Python client against a scripted service."""
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+import warmrack
+from tests.unit.scripted_service import (
+    Events,
+    Reply,
+    Service,
+    event,
+    job,
+    page,
+    problem,
+    serving,
+)
+from warmrack import errors
+from warmrack_store.states import JobState
+
+JOBS = "/api/v1/jobs"
+GENERATE = "/api/v1/tasks/generate"
+DONE = event("done", {"text": "ab", "finish_reason": "stop"})
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Service]:
+    with serving() as service:
+        yield service
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    running.forget()
+    return running
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[warmrack.Client]:
+    with warmrack.Client(service.url) as opened:
+        yield opened
+
+
+def test_a_load_carries_request_job_fields_token_key_and_a_fresh_idempotency_key(
+    service: Service,
+) -> None:
+    service.on("POST", JOBS, Reply(status=202, body=job("queued")))
+    with warmrack.Client(service.url, api_key="k", hub_token="hf_x") as client:
+        accepted = client.load("org/name", revision="v1", keep_alive="10m", priority="background")
+        client.load("org/name")
+    assert (accepted.id, accepted.state) == ("j1", JobState.QUEUED)
+    first, second = service.asked("POST", JOBS)
+    assert first.body["kind"] == "load"
+    assert first.body["request"]["revision"] == "v1"
+    assert (first.body["keep_alive"], first.body["priority"]) == ("10m", "background")
+    assert first.headers["authorization"] == "Bearer k"
+    assert first.headers["x-hub-token"] == "hf_x"
+    assert first.headers["idempotency-key"] != second.headers["idempotency-key"]
+
+
+def test_a_submit_whose_answer_was_lost_is_sent_again_under_the_same_key(
+    service: Service, client: warmrack.Client
+) -> None:
+    lost = Events(chunks=(b"{",), broken=True)
+    service.on("POST", JOBS, lost, Reply(status=202, body=job("queued")))
+    assert client.load("org/name").id == "j1"
+    first, second = service.asked("POST", JOBS)
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"model": "no-slash"}, errors.BadRequest),
+        ({"model": "org/name", "no_such_field": 1}, errors.BadRequest),
+        ({"model": "org/name@a", "revision": "b"}, errors.Contradiction),
+        ({"model": "org/name", "quantize": "any"}, errors.Contradiction),
+        ({"model": "org/name", "mode": "optimized"}, errors.NotSupported),
+        ({"model": "org/name", "nodes": "all"}, errors.NotSupported),
+    ],
+)
+def test_what_the_client_knows_to_be_wrong_is_never_sent(
+    service: Service,
+    client: warmrack.Client,
+    fields: dict[str, str],
+    kind: type[warmrack.WarmrackError],
+) -> None:
+    with pytest.raises(kind):
+        client.load(**fields)
+    assert service.seen == []
+
+
+def test_wait_asks_until_the_job_has_succeeded_and_shows_each_state(
+    service: Service, client: warmrack.Client
+) -> None:
+    states = [job("queued"), job("fetching", node="node-1"), job("succeeded", resident="r1")]
+    service.on("GET", f"{JOBS}/j1", *(Reply(body=one) for one in states))
+    shown: list[JobState] = []
+    done = client.wait("j1", on_change=lambda one: shown.append(one.state))
+    assert done.resident == "r1"
+    assert shown == [JobState.QUEUED, JobState.FETCHING, JobState.SUCCEEDED]
+
+
+def test_wait_raises_the_error_of_a_failed_job(service: Service, client: warmrack.Client) -> None:
+    failed = job("failed", error=errors.WontFit("needs 9 GiB").to_record())
+    service.on("GET", f"{JOBS}/j1", Reply(body=failed))
+    with pytest.raises(errors.WontFit, match="needs 9 GiB"):
+        client.wait("j1")
+
+
+def test_wait_raises_cancelled_for_a_cancelled_job_without_an_error(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("cancelled", cause="by hand")))
+    with pytest.raises(errors.Cancelled, match="by hand"):
+        client.wait("j1")
+
+
+def test_wait_gives_up_at_its_own_timeout_and_leaves_the_job_alone(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("fetching")))
+    with pytest.raises(errors.Timeout, match="still fetching"):
+        client.wait("j1", timeout_seconds=0.2)
+    assert not service.asked("POST", f"{JOBS}/j1/cancel")
+
+
+def test_wait_outlives_a_service_that_goes_away_for_a_moment(
+    service: Service, client: warmrack.Client
+) -> None:
+    gone = Events(chunks=(b"{",), broken=True)
+    away = problem(errors.StoreUnavailable("restarting"))
+    replies = (Reply(body=job("queued")), gone, away, Reply(body=job("succeeded")))
+    service.on("GET", f"{JOBS}/j1", *replies)
+    assert client.wait("j1").state is JobState.SUCCEEDED
+
+
+def test_a_problem_is_raised_as_its_class_with_hint_and_retry_after(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", f"{JOBS}/j1", problem(errors.RateLimitedHere("11 queued", hint="later")))
+    with pytest.raises(errors.RateLimitedHere, match="11 queued") as caught:
+        client.job("j1")
+    assert (caught.value.hint, caught.value.retry_after_seconds) == ("later", 7.0)
+
+
+def test_a_refusal_that_only_a_newer_service_knows_stays_a_refusal_and_keeps_its_code(
+    service: Service, client: warmrack.Client
+) -> None:
+    body = {"code": "wrong-moon", "detail": "not today", "hint": "", "retryable": False}
+    service.on("GET", f"{JOBS}/j1", Reply(status=422, body=body))
+    with pytest.raises(errors.Refusal, match="wrong-moon: not today"):
+        client.job("j1")
+
+
+def test_an_answer_of_something_else_than_warmrack_is_unreachable(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", "/healthz", Reply(status=502, body="<html>", media_type="text/html"))
+    with pytest.raises(errors.Unreachable, match="502"):
+        client.healthz()
+
+
+def test_a_record_that_cannot_be_read_is_a_defect_that_names_the_field(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("dancing")))
+    with pytest.raises(errors.Defect, match="Job cannot be read: state"):
+        client.job("j1")
+
+
+def test_nobody_there_is_unreachable_and_fields_of_a_newer_service_are_kept(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("queued", colour="red")))
+    assert (client.job("j1").model_extra or {})["colour"] == "red"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with warmrack.Client(f"http://127.0.0.1:{port}") as lonely, pytest.raises(errors.Unreachable):
+        lonely.load("org/name")
+
+
+def test_lists_follow_their_pages_up_to_the_limit(
+    service: Service, client: warmrack.Client
+) -> None:
+    pages = (page(job("queued"), job("queued"), following="c2"), page(job("failed")))
+    service.on("GET", JOBS, *pages)
+    assert len(client.jobs(state="queued", limit=10)) == 3
+    first, second = service.asked("GET", JOBS)
+    assert first.query["state"] == "queued"
+    assert second.query["after"] == "c2"
+    service.on("GET", JOBS, page(job("queued"), job("queued"), following="c2"))
+    assert len(client.jobs(limit=1)) == 1
+
+
+def test_events_resume_behind_the_last_one_read_when_the_connection_breaks(
+    service: Service, client: warmrack.Client
+) -> None:
+    first = (event("queued", {}, id=1), event("resolving", {"state": "succeeded"}, id=2))
+    rest = (b": ping\n\n", event("loading", {}, id=3), event("succeeded", {}, id=4))
+    service.on(
+        "GET",
+        f"{JOBS}/j1/events",
+        Events(chunks=(*first, b"event: half"), broken=True),
+        Events(chunks=rest),
+    )
+    seen = [(one.id, one.type) for one in client.events("j1")]
+    assert seen == [("1", "queued"), ("2", "resolving"), ("3", "loading"), ("4", "succeeded")]
+    asked = service.asked("GET", f"{JOBS}/j1/events")
+    assert [one.headers.get("last-event-id") for one in asked] == [None, "2"]
+
+
+def test_events_end_when_nothing_new_comes_and_the_job_has_ended(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("GET", f"{JOBS}/j1/events", Events(chunks=()))
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("failed")))
+    assert list(client.events("j1", after="9")) == []
+
+
+def test_events_of_no_job_are_job_not_found(service: Service, client: warmrack.Client) -> None:
+    service.on("GET", f"{JOBS}/j1/events", problem(errors.JobNotFound("no job j1")))
+    with pytest.raises(errors.JobNotFound):
+        list(client.events("j1"))
+
+
+def test_a_streamed_task_gives_tokens_and_its_whole_result(
+    service: Service, client: warmrack.Client
+) -> None:
+    tokens = (event("token", {"text": "a"}), event("token", {"text": "b\u2028"}))
+    service.on("POST", GENERATE, Events(chunks=(*tokens, event("novelty", {}), DONE)))
+    pieces = list(client.stream_task("org/name", "generate", {"prompt": "x"}))
+    assert [one.text for one in pieces[:-1] if isinstance(one, warmrack.Token)] == ["a", "b\u2028"]
+    assert isinstance(pieces[-1], warmrack.Done)
+    assert pieces[-1].result["finish_reason"] == "stop"
+    assert service.seen[0].headers["accept"] == "text/event-stream"
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["clean end", "broken connection"])
+def test_a_stream_that_ends_without_its_terminal_event_is_host_lost(
+    service: Service, client: warmrack.Client, broken: bool
+) -> None:
+    token = event("token", {"text": "a"})
+    service.on("POST", GENERATE, Events(chunks=(token,), broken=broken))
+    pieces = client.stream_task("org/name", "generate", {})
+    assert isinstance(next(pieces), warmrack.Token)
+    with pytest.raises(errors.HostLost):
+        next(pieces)
+
+
+def test_a_stream_that_ends_with_an_error_raises_it(
+    service: Service, client: warmrack.Client
+) -> None:
+    failure = event("error", errors.OutOfMemory("4 GiB short").to_record())
+    service.on("POST", GENERATE, Events(chunks=(failure,)))
+    with pytest.raises(errors.OutOfMemory, match="4 GiB short"):
+        list(client.stream_task("org/name", "generate", {}))
+
+
+@pytest.mark.parametrize("named", ["j1", job("loading")], ids=["by id", "whole"])
+def test_a_task_on_a_cold_model_waits_for_the_load_it_is_told_of_and_asks_again(
+    service: Service, client: warmrack.Client, named: object
+) -> None:
+    cold = problem(errors.ModelCold("not warm"), job=named)
+    service.on("POST", GENERATE, cold, Reply(body={"text": "hello"}))
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("loading")), Reply(body=job("succeeded")))
+    shown: list[str] = []
+    result = client.run_task(
+        "org/name", "generate", {"prompt": "x"}, on_change=lambda one: shown.append(one.state)
+    )
+    assert result == {"text": "hello"}
+    assert shown == ["loading", "succeeded"]
+    assert service.seen[0].body["payload"] == {"prompt": "x"}
+
+
+def test_a_stream_on_a_cold_model_waits_for_its_load_too(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on(
+        "POST", GENERATE, problem(errors.ModelCold("cold"), job="j1"), Events(chunks=(DONE,))
+    )
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("succeeded")))
+    assert len(list(client.stream_task("org/name", "generate", {}))) == 1
+
+
+def test_a_cold_model_is_model_cold_for_who_does_not_wait_or_is_told_of_no_job(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("POST", GENERATE, problem(errors.ModelCold("cold"), job="j1"))
+    with pytest.raises(errors.ModelCold):
+        client.run_task("org/name", "generate", {}, wait_if_cold=False)
+    service.on("POST", GENERATE, problem(errors.ModelCold("on_demand is off")))
+    with pytest.raises(errors.ModelCold, match="on_demand"):
+        client.run_task("org/name", "generate", {})
+
+
+def test_the_error_of_a_cold_models_load_is_the_tasks_error(
+    service: Service, client: warmrack.Client
+) -> None:
+    service.on("POST", GENERATE, problem(errors.ModelCold("cold"), job="j1"))
+    failed = job("failed", error=errors.Gated("ask first").to_record())
+    service.on("GET", f"{JOBS}/j1", Reply(body=failed))
+    with pytest.raises(errors.Gated):
+        client.run_task("org/name", "generate", {})
+
+
+def test_unload_returns_once_the_resident_is_gone(
+    service: Service, client: warmrack.Client
+) -> None:
+    resident = {"id": "r1", "model": "org/name", "state": "draining"}
+    service.on("DELETE", "/api/v1/residents/org/name", page(resident))
+    service.on("GET", "/api/v1/residents", page(resident), page())
+    assert [one.id for one in client.unload("org/name")] == ["r1"]
+    assert len(service.asked("GET", "/api/v1/residents")) == 2
+    service.on("GET", "/api/v1/residents", page(resident))
+    with pytest.raises(errors.Timeout, match="r1"):
+        client.unload("org/name", wait_seconds=0.1)
+
+
+def test_an_unusual_id_stays_one_segment_of_the_path(
+    service: Service, client: warmrack.Client
+) -> None:
+    with pytest.raises(errors.NotFound):
+        client.job("../residents?x")
+    assert service.seen[0].path == f"{JOBS}/../residents?x"
+    assert service.seen[0].query == {}
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "http://", "nonsense", "http://[::"])
+def test_an_address_that_is_none_is_a_bad_request(url: str) -> None:
+    with pytest.raises(errors.BadRequest):
+        warmrack.Client(url)
+
+
+def test_the_asynchronous_client_does_the_same(service: Service) -> None:
+    service.on("POST", JOBS, Reply(status=202, body=job("queued")))
+    service.on("GET", f"{JOBS}/j1", Reply(body=job("queued")), Reply(body=job("succeeded")))
+    service.on("POST", GENERATE, Events(chunks=(event("token", {"text": "a"}), DONE)))
+    stored = (event("queued", {}, id=1), event("succeeded", {}, id=2))
+    service.on("GET", f"{JOBS}/j1/events", Events(chunks=stored))
+
+    async def converse() -> tuple[str, list[str], list[str]]:
+        async with warmrack.AsyncClient(service.url) as client:
+            accepted = await client.load("org/name")
+            done = await client.wait(accepted.id)
+            pieces = client.stream_task("org/name", "generate", {})
+            kinds = [type(piece).__name__ async for piece in pieces]
+            return done.state, kinds, [one.type async for one in client.events("j1")]
+
+    assert asyncio.run(converse()) == ("succeeded", ["Token", "Done"], ["queued", "succeeded"])
+
+
+def test_an_asynchronous_stream_left_early_closes_its_connection(service: Service) -> None:
+    service.on("POST", GENERATE, Events(chunks=(event("token", {"text": "a"}),) * 2))
+
+    async def leave() -> object:
+        async with warmrack.AsyncClient(service.url) as client:
+            stream = client.stream_task("org/name", "generate", {})
+            async with aclosing(stream) as pieces:
+                return await anext(pieces)
+
+    assert asyncio.run(leave()) == warmrack.Token(text="a")
+
+
+def test_both_clients_have_the_same_methods_with_signatures_and_docstrings() -> None:
+    def methods(kind: type) -> dict[str, inspect.Signature]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {name: inspect.signature(one) for name, one in found if name[0] != "_"}
+
+    blocking, asynchronous = methods(warmrack.Client), methods(warmrack.AsyncClient)
+    del blocking["close"], asynchronous["aclose"]
+    assert blocking == asynchronous
+    assert "model" in blocking["load"].parameters
+    assert all(getattr(warmrack.Client, name).__doc__ for name in blocking)
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in warmrack.__all__ if not hasattr(warmrack, name)] == []

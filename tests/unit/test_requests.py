@@ -1,0 +1,107 @@
+"""The load request: what may be said, what contradicts itself, what is not served yet."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from warmrack_store.errors import BadRequest, Contradiction, NotSupported
+from warmrack_store.records import parse_record
+from warmrack_store.requests import SERVED_VALUES, LoadRequest, Mode, check_supported
+
+
+def request(**fields: Any) -> LoadRequest:
+    return parse_record(LoadRequest, {"model": "org/name", **fields})
+
+
+def test_the_least_request_asks_for_the_exact_checkpoint() -> None:
+    asked = request()
+    assert (asked.mode, asked.precision) == (Mode.EXACT, "checkpoint")
+    check_supported(asked)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "no-slash"},
+        {"model": 7},
+        {"revision": "../x"},
+        {"precision": "int3"},
+        {"precision": "gguf:"},
+        {"mode": "Exact"},
+        {"max_seq_length": 0},
+        {"max_download_bytes": -1},
+        {"trust_remote_code": "main"},
+        {"trust_remote_code": True},
+        {"endpoint": "https://hub.example"},
+    ],
+)
+def test_a_bad_field_is_named(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        request(**fields)
+
+
+def test_exact_and_a_quantization_contradict_each_other() -> None:
+    with pytest.raises(Contradiction, match="exact excludes quantize any"):
+        request(quantize="any")
+
+
+def test_two_revisions_contradict_each_other() -> None:
+    with pytest.raises(Contradiction):
+        request(model="org/name@main", revision="v1")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mode", "optimized"),
+        ("mode", "auto"),
+        ("mode", "compat:unsloth"),
+        ("precision", "nf4"),
+        ("precision", "gguf:Q4_K_M"),
+        ("publishers", ["other"]),
+        ("adapter", "org/adapter"),
+        ("adapter_base", "vendor"),
+        ("files_include", ["*.bin"]),
+        ("files_exclude", ["*.json"]),
+        ("trust_remote_code", "0" * 40),
+        ("attn", "sdpa"),
+        ("device_map", "auto"),
+        ("network", "offline"),
+        ("lock", "require"),
+        ("hub_secret", "mine"),
+    ],
+)
+def test_what_is_known_but_not_served_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(NotSupported, match=field):
+        check_supported(request(**{field: value}))
+
+
+def test_every_served_value_names_a_field_of_the_request() -> None:
+    assert set(SERVED_VALUES) <= set(LoadRequest.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"model": "org/name@main"}, {"model": "org/name", "revision": "main"}),
+        ({"model": "hf://org/name"}, {"model": "https://huggingface.co/org/name"}),
+        ({"mode": "exact"}, {}),
+    ],
+)
+def test_two_spellings_of_a_request_have_one_digest(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert request(**one).digest() == request(**other).digest()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"model": "org/other"}, {"revision": "v1"}, {"max_seq_length": 7}]
+)
+def test_another_request_has_another_digest(fields: dict[str, Any]) -> None:
+    assert request(**fields).digest() != request().digest()
+
+
+def test_a_request_never_changes() -> None:
+    with pytest.raises(ValidationError):
+        request().model = "org/other"  # type: ignore[misc]

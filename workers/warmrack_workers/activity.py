@@ -1,0 +1,65 @@
+"""The jobs this agent works on right now, and the ways their work is told to stop."""
+
+import threading
+from dataclasses import dataclass, field
+
+from warmrack_store.errors import Cancelled, Ended, Expired, Timeout
+from warmrack_store.ledgers.claims import Claim, LostClaim
+from warmrack_store.ledgers.leases import Lease
+
+_BY_CAUSE: dict[str, type[Ended]] = {kind.code: kind for kind in (Cancelled, Timeout, Expired)}
+
+
+class Stopping(Exception):
+    """The agent stops: the job goes back to the queue as it is."""
+
+
+@dataclass(kw_only=True)
+class Activity:
+    """One claimed job under work. Whoever works on it calls `check` between steps."""
+
+    claim: Claim
+    stop: threading.Event = field(default_factory=threading.Event)
+    lease: Lease | None = None
+    """The snapshot lease that it holds, renewed together with its claim."""
+    _reason: Exception | None = None
+
+    def end(self, reason: Exception) -> None:
+        """Tell the worker to stop, and why; the first reason stands."""
+        if self._reason is None:
+            self._reason = reason
+        self.stop.set()
+
+    def cancel(self, cause: str) -> None:
+        kind = _BY_CAUSE.get(cause, Cancelled)
+        said = {"cancelled": "was cancelled", "timeout": "ran longer than its time"}
+        self.end(kind(f"job {self.claim.job_id} {said.get(cause, cause)}"))
+
+    def lose(self) -> None:
+        self.end(LostClaim(self.claim.job_id))
+
+    def check(self) -> None:
+        """Raise the reason to stop, if there is one."""
+        if self.stop.is_set():
+            raise self._reason or Stopping()
+
+
+class Activities:
+    """All of them; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_job: dict[str, Activity] = {}
+
+    def add(self, activity: Activity) -> None:
+        with self._lock:
+            self._by_job[activity.claim.job_id] = activity
+
+    def remove(self, activity: Activity) -> None:
+        with self._lock:
+            if self._by_job.get(activity.claim.job_id) is activity:
+                del self._by_job[activity.claim.job_id]
+
+    def list(self) -> list[Activity]:
+        with self._lock:
+            return list(self._by_job.values())

@@ -1,0 +1,269 @@
+"""The node agent: what one machine runs besides its hosts.
+
+Threads: Celery's pool hears bells and works on jobs; `heart` renews leases, beats for the node
+and hears cancels; `residency` owns what is in memory; a thread watches each host. The order of
+the end: no new claims, running jobs go back to the queue, hosts drain and end, the node says
+goodbye; at its deadline the process exits whatever still runs, since a threads pool cannot be
+stopped while a task runs.
+"""
+
+import hashlib
+import os
+import secrets
+import signal
+import tempfile
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from warmrack_store.brokers.celery_doorbell import CeleryDoorbell, run_bell_worker
+from warmrack_store.brokers.wakeups import Wakeups
+from warmrack_store.cache.identity import store_identity
+from warmrack_store.database import Database
+from warmrack_store.errors import BadRequest, StoreUnavailable
+from warmrack_store.hub import HubFacts
+from warmrack_store.ledgers import claims, nodes, residents
+from warmrack_store.machine import machine_id
+from warmrack_store.settings import Settings
+from warmrack_store.states import NodeState, ResidentState
+from warmrack_store.vault import read_vault
+from warmrack_workers.activity import Activities, Stopping
+from warmrack_workers.decide import Seat
+from warmrack_workers.devices import list_devices
+from warmrack_workers.effects import HostEffects
+from warmrack_workers.heart import Heart
+from warmrack_workers.host_process import Nursery
+from warmrack_workers.pipeline import Parts, Pipeline
+from warmrack_workers.residency import Nudge, Residency
+from warmrack_workers.snapshots import Snapshots
+from warmrack_workers.task_schemas import list_schemas
+
+log = structlog.get_logger()
+_BELL_THREADS = 16
+"""Jobs at once: most of them wait, for bytes or for a load, and cost little while they do."""
+_STOP_JOBS_SECONDS = 3.0
+_STOP_HOSTS_SECONDS = 5.0
+_EXIT_SECONDS = 10.0
+_LIBRARIES = ("warmrack", "torch", "transformers", "huggingface_hub", "safetensors")
+
+
+class Agent:
+    """One node, from its registration to its goodbye."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BadRequest where the settings name no broker, no cluster key or no devices."""
+        if settings.broker_url is None or settings.cluster_key_file is None:
+            raise BadRequest("WARMRACK_BROKER_URL and WARMRACK_CLUSTER_KEY_FILE are not set")
+        self._settings = settings
+        self._node = settings.node
+        self._holder = f"{settings.node}:{secrets.token_hex(6)}"
+        self._devices = list_devices(settings.devices)
+        self._database = Database(settings.effective_database_url)
+        self._doorbell = CeleryDoorbell(settings.broker_url)
+        self._wakeups = Wakeups(settings.broker_url)
+        self._broker_url = settings.broker_url
+        self._activities = Activities()
+        self._stopping = threading.Event()
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        self._store = store_identity(settings.cache_dir)
+        self._runtime_dir = _runtime_dir(settings)
+        self._versions = {name: metadata.version(name) for name in _LIBRARIES}
+        self._nursery = Nursery(self._runtime_dir / "nursery.log")
+        self._epoch = self._register()
+        self._residency = Residency(
+            database=self._database,
+            node=self._node,
+            epoch=self._epoch,
+            budgets={device.name: device.budget_bytes for device in self._devices},
+        )
+        self._effects = HostEffects(
+            database=self._database,
+            nursery=self._nursery,
+            runtime_dir=self._runtime_dir,
+            epoch=self._epoch,
+            cpu_devices=sum(device.kind == "cpu" for device in self._devices),
+            threads=settings.threads,
+            post=self._residency.post,
+        )
+        self._pipeline = self._make_pipeline()
+        self._heart = Heart(
+            database=self._database,
+            node=self._node,
+            epoch=self._epoch,
+            holder=self._holder,
+            lease_seconds=settings.lease_seconds,
+            activities=self._activities,
+        )
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; does not return, the process exits."""
+        self._nursery.start()
+        self._residency.start(self._effects, self._adopt())
+        self._heart.start()
+        threading.Thread(
+            target=self._wakeups.listen, args=(self._heard, self._stopping), daemon=True
+        ).start()
+        threading.Thread(target=self._work, name="first-look", daemon=True).start()
+        run_bell_worker(
+            self._broker_url,
+            node=self._node,
+            on_bell=self._work,
+            on_ready=self._take_over_signals,
+            threads=_BELL_THREADS,
+        )
+
+    def _register(self) -> int:
+        devices = [
+            {"name": d.name, "kind": d.kind, "budget_bytes": d.budget_bytes} for d in self._devices
+        ]
+        with self._database.write() as tx:
+            return nodes.register(
+                tx,
+                self._node,
+                url=None,
+                mirror_url=None,
+                machine=machine_id(),
+                store=self._store,
+                devices=devices,
+                labels={},
+                tasks=list_schemas(),
+                versions=self._versions,
+                pid=os.getpid(),
+            )
+
+    def _make_pipeline(self) -> Pipeline:
+        settings = self._settings
+        assert settings.cluster_key_file is not None
+        return Pipeline(
+            Parts(
+                node=self._node,
+                database=self._database,
+                hub=HubFacts(settings.hub_endpoint),
+                vault=read_vault(settings.cluster_key_file),
+                doorbell=self._doorbell,
+                wakeups=self._wakeups,
+                residency=self._residency,
+                snapshots=Snapshots(
+                    settings=settings,
+                    database=self._database,
+                    wakeups=self._wakeups,
+                    node=self._node,
+                    store=self._store,
+                ),
+                activities=self._activities,
+                keep_alive=settings.keep_alive,
+                store=self._store,
+                versions=self._versions,
+            )
+        )
+
+    def _adopt(self) -> dict[str, tuple[Seat, str, str]]:
+        """Take over the hosts that a former agent of this node left, and write off the others."""
+        with self._database.read() as tx:
+            rows = {row.id: row for row in residents.list_live(tx, node=self._node)}
+            offset = time.monotonic() - tx.now
+        adopted: dict[str, tuple[Seat, str, str]] = {}
+        for spec, status in self._effects.find_left_running():
+            row = rows.get(spec.resident_id)
+            if row is None or row.node_epoch != spec.epoch:
+                self._effects.discard(spec, status)
+                continue
+            seat = Seat(
+                id=row.id,
+                key=row.cache_key,
+                device=row.device,
+                size_bytes=row.charged_bytes,
+                state=ResidentState.STARTING,
+                in_flight=status.in_flight,
+                last_used_at=row.last_used_at + offset,
+                keep_alive_seconds=row.keep_alive_seconds,
+                pinned=row.pinned,
+            )
+            adopted[row.id] = (seat, row.resolution_id, str(spec.socket_path))
+            self._effects.adopt(spec, status)
+        with self._database.write() as tx:
+            for resident_id in rows.keys() - adopted.keys():
+                residents.update_resident(
+                    tx, resident_id, state=ResidentState.GONE, cause="agent-restarted"
+                )
+        log.info("The agent starts.", action="agent-start", node=self._node, adopted=len(adopted))
+        return adopted
+
+    def _work(self) -> None:
+        """Claim and run jobs until there is none for this node."""
+        while not self._stopping.is_set():
+            try:
+                with self._database.write() as tx:
+                    found = claims.claim_next(
+                        tx,
+                        node=self._node,
+                        holder=self._holder,
+                        lease_seconds=self._settings.lease_seconds,
+                    )
+            except StoreUnavailable as error:
+                log.warning("No job can be claimed.", action="claim-wait", error=error.message)
+                return  # the reconciler rings again
+            if found is None:
+                return
+            self._pipeline.run(*found)
+
+    def _heard(self, subject: str) -> None:
+        if subject == f"node:{self._node}":
+            self._residency.post(Nudge())
+
+    def _take_over_signals(self) -> None:
+        """Celery's own handlers wait for running tasks; ours do not."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if not self._stopping.is_set():
+            self._stopping.set()
+            threading.Thread(target=self._shut_down, name="shutdown", daemon=True).start()
+
+    def _shut_down(self) -> None:
+        last = threading.Timer(_EXIT_SECONDS, os._exit, args=(1,))
+        last.daemon = True
+        last.start()
+        for activity in self._activities.list():
+            activity.end(Stopping())
+        deadline = time.monotonic() + _STOP_JOBS_SECONDS
+        while self._activities.list() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._effects.stop_all(_STOP_HOSTS_SECONDS)
+        self._residency.stop()
+        self._heart.stop()
+        self._nursery.stop()
+        self._say_goodbye()
+        os._exit(0)
+
+    def _say_goodbye(self) -> None:
+        try:
+            with self._database.write() as tx:
+                for row in residents.list_live(tx, node=self._node):
+                    residents.update_resident(
+                        tx, row.id, state=ResidentState.GONE, cause="agent-stopped"
+                    )
+                nodes.set_state(tx, self._node, NodeState.STOPPED, epoch=self._epoch)
+        except StoreUnavailable as error:
+            log.warning("Nobody heard the goodbye.", action="goodbye", error=error.message)
+
+
+def _runtime_dir(settings: Settings) -> Path:
+    """A short folder for sockets, the same for each start of this node; only its owner enters.
+
+    A unix socket's path ends at 107 bytes, so it cannot be below any state directory.
+    """
+    name = f"{settings.state_dir.absolute()}|{settings.node}|{settings.effective_database_url}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    folder = base / f"warmrack-{os.getuid()}" / digest
+    for path in (folder.parent, folder):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if path.stat().st_uid != os.getuid():
+            raise BadRequest(f"{path} belongs to somebody else", hint="Set XDG_RUNTIME_DIR.")
+    return folder

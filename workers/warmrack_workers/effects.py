@@ -1,0 +1,285 @@
+"""What the residency loop causes: hosts started, watched, drained and ended; one thread a host."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+
+from warmrack_store.database import Database
+from warmrack_store.errors import Defect, HostLost, Integrity, WarmrackError
+from warmrack_store.ledgers import copies, tensors
+from warmrack_store.ledgers.tensors import Leaf
+from warmrack_store.resolution import Resolution
+from warmrack_store.states import ResidentState
+from warmrack_workers.decide import Seat
+from warmrack_workers.devices.cpu import threads_per_device
+from warmrack_workers.host_process import Nursery
+from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, VerifiedFile, read_spec
+from warmrack_workers.host_status import HostStatus
+from warmrack_workers.processes import ProcessIdentity, is_alive, kill
+from warmrack_workers.residency import Ended, Event, Launched, Order, Seen
+
+log = structlog.get_logger()
+_START_SECONDS = 60.0
+"""A spawned host imports torch before its socket is there; on a busy machine that takes a while."""
+_CONNECT_PAUSE_SECONDS = 0.01
+_WATCH_SECONDS = 1.0
+_STATUS_WAIT_SECONDS = 5.0
+_REQUEST_SECONDS = 20.0
+
+
+@dataclass(kw_only=True)
+class _Host:
+    """A host process as its watcher knows it."""
+
+    seat_id: str
+    socket: Path
+    spec_path: Path
+    identity: ProcessIdentity | None = None
+    killed: threading.Event = field(default_factory=threading.Event)
+    nudged: threading.Event = field(default_factory=threading.Event)
+
+
+class HostEffects:
+    """The real effects. `post` hands events to the loop."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        nursery: Nursery,
+        runtime_dir: Path,
+        epoch: int,
+        cpu_devices: int,
+        threads: int | None,
+        post: Callable[[Event], None],
+    ) -> None:
+        self._database = database
+        self._nursery = nursery
+        self._runtime_dir = runtime_dir
+        self._epoch = epoch
+        self._threads = threads or threads_per_device(cpu_devices)
+        self._post = post
+        self._hosts: dict[str, _Host] = {}
+
+    def socket_of(self, seat_id: str) -> str:
+        return str(self._runtime_dir / f"{seat_id}.sock")
+
+    def start(self, seat: Seat, order: Order) -> None:
+        host = _Host(
+            seat_id=seat.id,
+            socket=Path(self.socket_of(seat.id)),
+            spec_path=self._runtime_dir / f"{seat.id}.json",
+        )
+        self._hosts[seat.id] = host
+        self._thread(host, lambda: self._launch(host, seat, order))
+
+    def drain(self, seat_id: str) -> None:
+        host = self._hosts.get(seat_id)
+        if host is not None:
+            threading.Thread(target=self._ask_to_drain, args=(host,), daemon=True).start()
+
+    def kill(self, seat_id: str) -> None:
+        host = self._hosts.get(seat_id)
+        if host is not None:
+            self._kill(host)
+
+    def stop_all(self, deadline_seconds: float) -> None:
+        """Drain every host, then end those that are still there; for the agent's own end."""
+        for seat_id in list(self._hosts):
+            self.drain(seat_id)
+        deadline = time.monotonic() + deadline_seconds
+        while self._alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for host in self._alive():
+            self._kill(host)
+
+    def find_left_running(self) -> Iterator[tuple[HostSpec, HostStatus]]:
+        """The hosts that an earlier agent started and that still answer; the rest is ended."""
+        for spec_path in sorted(self._runtime_dir.glob("*.json")):
+            try:
+                spec = read_spec(spec_path)
+            except Defect:
+                spec_path.unlink(missing_ok=True)
+                continue
+            status = _find_status(spec.socket_path)
+            if status is None or status.state not in (ResidentState.WARM, ResidentState.DRAINING):
+                self.discard(spec, status)
+            else:
+                yield spec, status
+
+    def discard(self, spec: HostSpec, status: HostStatus | None) -> None:
+        """End a host that nobody will adopt, and remove its files."""
+        if status is not None:
+            kill(ProcessIdentity(pid=status.pid, start_time=status.start_time))
+        spec.socket_path.unlink(missing_ok=True)
+        (self._runtime_dir / f"{spec.resident_id}.json").unlink(missing_ok=True)
+
+    def adopt(self, spec: HostSpec, status: HostStatus) -> None:
+        """Watch a host that runs already."""
+        host = _Host(
+            seat_id=spec.resident_id,
+            socket=spec.socket_path,
+            spec_path=self._runtime_dir / f"{spec.resident_id}.json",
+            identity=ProcessIdentity(pid=status.pid, start_time=status.start_time),
+        )
+        self._hosts[spec.resident_id] = host
+        self._thread(host, lambda: self._watch(host))
+
+    def _thread(self, host: _Host, work: Callable[[], None]) -> None:
+        def run() -> None:
+            error: WarmrackError | None = None
+            try:
+                work()
+            except WarmrackError as failure:
+                error = failure
+            except Exception as failure:
+                log.exception(
+                    "A host's watcher failed.", action="host-defect", resident=host.seat_id
+                )
+                error = Defect(f"the host could not be started: {failure}")
+            self._kill(host)
+            self._hosts.pop(host.seat_id, None)
+            for path in (host.spec_path, host.socket):
+                path.unlink(missing_ok=True)
+            self._post(Ended(seat_id=host.seat_id, error=error))
+
+        threading.Thread(target=run, name=f"host-{host.seat_id[-6:]}", daemon=True).start()
+
+    def _launch(self, host: _Host, seat: Seat, order: Order) -> None:
+        spec = self._make_spec(host, seat, order)
+        host.identity = self._nursery.launch(spec, host.spec_path)
+        if host.killed.is_set():
+            return
+        self._post(Launched(seat_id=host.seat_id, identity=host.identity))
+        self._watch(host)
+
+    def _make_spec(self, host: _Host, seat: Seat, order: Order) -> HostSpec:
+        resolution = order.resolution
+        with self._database.read() as tx:
+            copy = copies.find_copy(
+                tx,
+                store=order.store,
+                repository=resolution.repository,
+                commit=resolution.commit,
+                selection=resolution.selection,
+            )
+            if copy is None or not copy.complete or copy.folder is None:
+                raise HostLost(f"the copy of {resolution.repository} went away before its load")
+            leaves = _expected_leaves(
+                resolution, {d: tensors.list_leaves(tx, d) for d in _weight_digests(resolution)}
+            )
+        return HostSpec(
+            resident_id=seat.id,
+            epoch=self._epoch,
+            model=resolution.asked,
+            resolution=resolution,
+            snapshot_dir=Path(copy.folder),
+            files=tuple(_as_host_file(file) for file in copy.files),
+            leaves=leaves,
+            device=seat.device,
+            threads=self._threads,
+            context_tokens=resolution.memory.context_tokens,
+            socket_path=host.socket,
+            log_path=self._runtime_dir / f"{seat.id}.log",
+        )
+
+    def _watch(self, host: _Host) -> None:
+        """Tell the loop what the host says, until its process is gone."""
+        assert host.identity is not None
+        deadline = time.monotonic() + _START_SECONDS
+        state: str | None = None
+        with _client(host.socket) as client:
+            while not host.killed.is_set():
+                params = {}
+                if state not in (None, ResidentState.WARM, ResidentState.DRAINING):
+                    params = {"after": state, "wait": f"{_STATUS_WAIT_SECONDS:g}"}
+                status = _read_status(client, params)
+                if status is not None:
+                    state = status.state
+                    self._post(Seen(seat_id=host.seat_id, status=status))
+                elif not is_alive(host.identity):
+                    return
+                elif state is None and time.monotonic() > deadline:
+                    raise HostLost(f"the host did not listen within {_START_SECONDS:g} s")
+                if state is None:
+                    host.nudged.wait(_CONNECT_PAUSE_SECONDS)
+                elif not params:
+                    host.nudged.wait(_WATCH_SECONDS)
+                    host.nudged.clear()
+
+    def _ask_to_drain(self, host: _Host) -> None:
+        with suppress(httpx.HTTPError), _client(host.socket) as client:
+            answer = client.post("/drain", json={"idle_seconds": 0})
+            if answer.status_code == 200 and answer.json().get("draining"):
+                host.nudged.set()
+                return
+        self._kill(host)  # it has nothing that could end by itself: it is still loading, or hangs
+
+    def _kill(self, host: _Host) -> None:
+        host.killed.set()
+        host.nudged.set()
+        if host.identity is not None:
+            kill(host.identity)
+
+    def _alive(self) -> list[_Host]:
+        hosts = list(self._hosts.values())
+        return [host for host in hosts if host.identity is not None and is_alive(host.identity)]
+
+
+def _client(socket: Path) -> httpx.Client:
+    return httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(socket)),
+        base_url="http://host",
+        timeout=_REQUEST_SECONDS,
+        trust_env=False,
+    )
+
+
+def _read_status(client: httpx.Client, params: dict[str, str]) -> HostStatus | None:
+    try:
+        answer = client.get("/status", params=params)
+    except httpx.HTTPError:
+        return None
+    return HostStatus.model_validate_json(answer.content) if answer.status_code == 200 else None
+
+
+def _find_status(socket: Path) -> HostStatus | None:
+    with _client(socket) as client:
+        try:
+            return _read_status(client, {})
+        except (ValueError, json.JSONDecodeError):
+            return None
+
+
+def _weight_digests(resolution: Resolution) -> list[str]:
+    return [file.digest for file in resolution.files if file.path in resolution.weights]
+
+
+def _expected_leaves(
+    resolution: Resolution, by_digest: Mapping[str, Sequence[Leaf]]
+) -> dict[str, ExpectedLeaf]:
+    """All tensors of the checkpoint by name; Integrity where a file's leaves are not on record."""
+    leaves: dict[str, ExpectedLeaf] = {}
+    for file in resolution.files:
+        if file.path not in resolution.weights or not file.path.endswith(".safetensors"):
+            continue
+        if not by_digest[file.digest]:
+            raise Integrity(f"the tensors of {file.path} are not on record")
+        for leaf in by_digest[file.digest]:
+            leaves[leaf.name] = ExpectedLeaf(
+                dtype=leaf.dtype, shape=leaf.shape, leaf=leaf.leaf, path=file.path
+            )
+    return leaves
+
+
+def _as_host_file(file: Mapping[str, Any]) -> VerifiedFile:
+    values = dict(file)
+    return VerifiedFile(size=values.pop("size_bytes"), **values)

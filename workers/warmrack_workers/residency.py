@@ -1,0 +1,432 @@
+"""The residency loop: the one thread that owns what is in memory on this node.
+
+Events come in through one queue, `decide` says what follows, `Effects` carries it out and answers
+with further events. residency-design.md says why it is one loop. Nobody else changes a resident's
+state; others ask (a drain, a pin) by a mark in the row, which the loop reads once a second.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import structlog
+
+from warmrack_store.database import Database
+from warmrack_store.errors import HostLost, StoreUnavailable, WarmrackError
+from warmrack_store.ledgers import rates, receipts, residents
+from warmrack_store.ledgers.ids import new_id
+from warmrack_store.ledgers.pool import HOST_SECONDS
+from warmrack_store.resolution import Resolution
+from warmrack_store.states import ResidentState
+from warmrack_workers.decide import Plan, Seat, Want, decide
+from warmrack_workers.host_status import HostStatus
+from warmrack_workers.processes import ProcessIdentity
+
+log = structlog.get_logger()
+_TICK_SECONDS = 1.0
+_FIRST_USE_SECONDS = 30.0
+"""How long a just-loaded model is kept for whoever asked, so that small devices make progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a job wants warm."""
+
+    job_id: str
+    resolution_id: str
+    resolution: Resolution
+    rank: int
+    keep_alive_seconds: float
+    pinned: bool
+    store: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warmed:
+    """The answer to an order."""
+
+    resident_id: str
+    receipt_id: str
+    resolution_id: str
+    """What the resident was loaded for: another spelling, perhaps, of the same weights."""
+    socket: str
+    joined: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    order: Order
+    answer: "Future[Warmed]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    seat_id: str
+    identity: ProcessIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    seat_id: str
+    status: HostStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The host's process is gone, or was never there; `error` says why, where it is known."""
+
+    seat_id: str
+    error: WarmrackError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nudge:
+    """Something changed in SQL: look now rather than at the next tick."""
+
+
+Event = Wanted | Withdrawn | Launched | Seen | Ended | Nudge
+
+
+class Effects(Protocol):
+    """All that the loop may cause. Each returns at once; what follows comes back as an event."""
+
+    def socket_of(self, seat_id: str) -> str: ...
+
+    def start(self, seat: Seat, order: Order) -> None: ...
+
+    def drain(self, seat_id: str) -> None: ...
+
+    def kill(self, seat_id: str) -> None: ...
+
+
+@dataclass(kw_only=True)
+class _Place:
+    """A seat and what the pure part need not know of it."""
+
+    seat: Seat
+    resolution_id: str
+    socket: str
+    receipt_id: str | None = None
+    started_at: float
+    starter: str | None = None
+    """The job that it was started for."""
+    noted: tuple[object, ...] = field(default=())
+    error: WarmrackError | None = None
+
+
+class Residency:
+    """Owns the seats of one node; `want` is called from any thread."""
+
+    def __init__(
+        self, *, database: Database, node: str, epoch: int, budgets: Mapping[str, int]
+    ) -> None:
+        self._database = database
+        self._node = node
+        self._epoch = epoch
+        self._budgets = dict(budgets)
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._places: dict[str, _Place] = {}
+        self._wants: dict[str, tuple[Want, Wanted]] = {}
+        self._effects: Effects | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="residency", daemon=True)
+        self._looked_at = 0.0
+
+    def post(self, event: Event) -> None:
+        self._events.put(event)
+
+    def start(self, effects: Effects, adopted: Mapping[str, tuple[Seat, str, str]]) -> None:
+        """Begin, with the hosts that a former agent of this node has left running.
+
+        `adopted` gives for each resident its seat, its resolution's id and its socket.
+        """
+        self._effects = effects
+        for seat_id, (seat, resolution_id, socket) in adopted.items():
+            self._places[seat_id] = _Place(
+                seat=seat, resolution_id=resolution_id, socket=socket, started_at=time.monotonic()
+            )
+        self._thread.start()
+
+    def want(self, order: Order) -> "Future[Warmed]":
+        """Ask for a model; the answer comes when it is warm, or as the error that it failed with."""
+        answer: Future[Warmed] = Future()
+        self.post(Wanted(order=order, answer=answer))
+        return answer
+
+    def withdraw(self, job_id: str) -> None:
+        """A job no longer wants its model. A load that nobody else wants is ended."""
+        self.post(Withdrawn(job_id=job_id))
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.post(Nudge())
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._step(self._next_events())
+            except StoreUnavailable as error:
+                log.warning("Residency waits.", action="residency-wait", error=error.message)
+                self._stop.wait(_TICK_SECONDS)
+            except Exception:
+                log.exception("A residency step failed.", action="residency-defect")
+                self._stop.wait(_TICK_SECONDS)
+
+    def _next_events(self) -> list[Event]:
+        """Everything that has come, after waiting for the first of it for a tick at most."""
+        events: list[Event] = []
+        try:
+            events.append(self._events.get(timeout=_TICK_SECONDS))
+            while True:
+                events.append(self._events.get_nowait())
+        except queue.Empty:
+            return events
+
+    def _step(self, events: list[Event]) -> None:
+        for event in events:
+            self._take(event)
+        now = time.monotonic()
+        looks = now - self._looked_at >= _TICK_SECONDS or any(isinstance(e, Nudge) for e in events)
+        if looks:
+            self._look_at_rows()
+            self._looked_at = now
+        seats = [place.seat for place in self._places.values()]
+        wants = [want for want, _ in self._wants.values()]
+        self._apply(decide(self._budgets, seats, wants, now))
+        self._note_rows()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Wanted():
+                order = event.order
+                want = Want(
+                    job_id=order.job_id,
+                    key=order.resolution.cache_key,
+                    size_bytes=order.resolution.memory.total_bytes,
+                    rank=order.rank,
+                    since=time.monotonic(),
+                )
+                self._wants[order.job_id] = (want, event)
+            case Withdrawn():
+                self._withdraw(event.job_id)
+            case Launched():
+                self._note_launch(event)
+            case Seen():
+                self._note_status(event)
+            case Ended():
+                self._note_end(event)
+            case Nudge():
+                return
+
+    def _withdraw(self, job_id: str) -> None:
+        found = self._wants.pop(job_id, None)
+        if found is None:
+            return
+        key = found[0].key
+        if any(want.key == key for want, _ in self._wants.values()):
+            return
+        for place in self._places.values():
+            loading = place.seat.state not in (ResidentState.WARM, ResidentState.DRAINING)
+            if place.seat.key == key and loading:
+                self._effects_now().kill(place.seat.id)
+
+    def _note_launch(self, event: Launched) -> None:
+        place = self._places.get(event.seat_id)
+        if place is None:
+            return
+        identity = event.identity
+        with self._database.write() as tx:
+            residents.update_resident(
+                tx, event.seat_id, pid=identity.pid, start_time=identity.start_time
+            )
+
+    def _note_status(self, event: Seen) -> None:
+        place, status = self._places.get(event.seat_id), event.status
+        if place is None:
+            return
+        now = time.monotonic()
+        if status.state is ResidentState.GONE and status.error is not None:
+            place.error = WarmrackError.from_record(status.error.model_dump())
+            return  # its end comes as an event of its own
+        became_warm = (
+            status.state is ResidentState.WARM and place.seat.state is not ResidentState.WARM
+        )
+        state = status.state
+        if place.seat.state is ResidentState.DRAINING or state is ResidentState.GONE:
+            state = ResidentState.DRAINING
+        place.seat = replace(
+            place.seat,
+            state=state,
+            in_flight=status.in_flight,
+            last_used_at=now - status.idle_seconds,
+        )
+        if became_warm and state is ResidentState.WARM:
+            self._note_warm(place, status, now)
+
+    def _note_warm(self, place: _Place, status: HostStatus, now: float) -> None:
+        load_seconds = status.timings.get("ready_seconds", now - place.started_at)
+        leased = now + _FIRST_USE_SECONDS if place.starter else 0.0
+        place.seat = replace(place.seat, load_seconds=load_seconds, leased_until=leased)
+        with self._database.write() as tx:
+            known = residents.find_resident(tx, place.seat.id)
+            if known is not None and known.receipt_id is not None:
+                place.receipt_id = known.receipt_id
+            elif status.receipt is not None:
+                place.receipt_id = receipts.insert_receipt(tx, place.resolution_id, status.receipt)
+                rates.record_rate(tx, self._node, HOST_SECONDS, load_seconds)
+            residents.update_resident(
+                tx,
+                place.seat.id,
+                state=ResidentState.WARM,
+                receipt_id=place.receipt_id,
+                pid=status.pid,
+                start_time=status.start_time,
+                warm_at=known.warm_at if known and known.warm_at else tx.now,
+            )
+        log.info("A model is warm.", action="warm", resident=place.seat.id, model=status.repository)
+
+    def _note_end(self, event: Ended) -> None:
+        place = self._places.pop(event.seat_id, None)
+        if place is None:
+            return
+        seat = place.seat
+        error = event.error or place.error
+        with self._database.write() as tx:
+            cause = error.code if error else "drained"
+            residents.update_resident(tx, seat.id, state=ResidentState.GONE, cause=cause)
+        log.info("A host has ended.", action="host-ended", resident=seat.id, cause=cause)
+        if seat.state in (ResidentState.WARM, ResidentState.DRAINING):
+            return
+        failure = error or HostLost(f"the host of {seat.id} ended while it loaded")
+        for job_id, (want, wanted) in list(self._wants.items()):
+            if want.key == seat.key:
+                del self._wants[job_id]
+                wanted.answer.set_exception(failure)
+
+    def _look_at_rows(self) -> None:
+        """What others ask of residents, and which of them the pool has written off."""
+        with self._database.read() as tx:
+            live = {row.id: row for row in residents.list_live(tx, node=self._node)}
+        for seat_id, place in self._places.items():
+            row = live.get(seat_id)
+            if row is None or row.drain_requested:
+                place.seat = replace(place.seat, drain_requested=True, leased_until=0.0)
+            elif row.pinned != place.seat.pinned:
+                place.seat = replace(place.seat, pinned=row.pinned)
+
+    def _apply(self, plan: Plan) -> None:
+        for want, seat in plan.joins:
+            self._join(want, seat)
+        for want, error in plan.refusals:
+            self._wants.pop(want.job_id)[1].answer.set_exception(error)
+        for seat, cause in plan.drains:
+            place = self._places[seat.id]
+            place.seat = replace(place.seat, state=ResidentState.DRAINING)
+            log.info("A resident drains.", action="drain", resident=seat.id, cause=cause)
+            self._effects_now().drain(seat.id)
+        for want, device in plan.starts:
+            self._start(want, device)
+
+    def _join(self, want: Want, seat: Seat) -> None:
+        _, wanted = self._wants.pop(want.job_id)
+        order, place = wanted.order, self._places[seat.id]
+        keep_alive = max(seat.keep_alive_seconds, order.keep_alive_seconds)
+        pinned = seat.pinned or order.pinned
+        if (keep_alive, pinned) != (seat.keep_alive_seconds, seat.pinned):
+            with self._database.write() as tx:
+                residents.update_resident(tx, seat.id, keep_alive_seconds=keep_alive, pinned=pinned)
+            place.seat = replace(place.seat, keep_alive_seconds=keep_alive, pinned=pinned)
+        if place.receipt_id is None:
+            wanted.answer.set_exception(HostLost(f"resident {seat.id} has no receipt"))
+            return
+        wanted.answer.set_result(
+            Warmed(
+                resident_id=seat.id,
+                receipt_id=place.receipt_id,
+                resolution_id=place.resolution_id,
+                socket=place.socket,
+                joined=place.starter != order.job_id,
+            )
+        )
+
+    def _start(self, want: Want, device: str) -> None:
+        order = self._wants[want.job_id][1].order
+        resolution = order.resolution
+        now = time.monotonic()
+        seat = Seat(
+            id=new_id("res"),
+            key=want.key,
+            device=device,
+            size_bytes=want.size_bytes,
+            state=ResidentState.STARTING,
+            last_used_at=now,
+            keep_alive_seconds=order.keep_alive_seconds,
+            pinned=order.pinned,
+        )
+        socket = self._effects_now().socket_of(seat.id)
+        with self._database.write() as tx:
+            residents.insert_resident(
+                tx,
+                {
+                    "id": seat.id,
+                    "state": seat.state,
+                    "cache_key": seat.key,
+                    "resolution_id": order.resolution_id,
+                    "repository": resolution.repository,
+                    "commit": resolution.commit,
+                    "precision": resolution.precision,
+                    "public": resolution.public,
+                    "node": self._node,
+                    "node_epoch": self._epoch,
+                    "device": device,
+                    "socket": socket,
+                    "charged_bytes": seat.size_bytes,
+                    "pinned": seat.pinned,
+                    "keep_alive_seconds": seat.keep_alive_seconds,
+                },
+            )
+        self._places[seat.id] = _Place(
+            seat=seat,
+            resolution_id=order.resolution_id,
+            socket=socket,
+            started_at=now,
+            starter=order.job_id,
+        )
+        self._effects_now().start(seat, order)
+
+    def _note_rows(self) -> None:
+        """Write what others look at, where it has changed."""
+        changed = []
+        for place in self._places.values():
+            seat = place.seat
+            seen = (seat.state, seat.in_flight, round(seat.last_used_at))
+            if seen != place.noted:
+                place.noted = seen
+                changed.append(seat)
+        if not changed:
+            return
+        now = time.monotonic()
+        with self._database.write() as tx:
+            for seat in changed:
+                residents.update_resident(
+                    tx,
+                    seat.id,
+                    state=seat.state,
+                    in_flight=seat.in_flight,
+                    last_used_at=tx.now - (now - seat.last_used_at),
+                )
+
+    def _effects_now(self) -> Effects:
+        assert self._effects is not None, "start() gives the loop its effects"
+        return self._effects

@@ -1,0 +1,24 @@
+"""A folder that holds exactly a resolution's files, whatever else lies in the shared snapshot.
+
+The library reads any file of a known name that it finds beside the weights (an adapter's config, a
+chat template, generation defaults); from the view it can only find what was resolved.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from warmrack_workers.host_spec import HostSpec
+
+
+@contextmanager
+def viewed(spec: HostSpec) -> Iterator[HostSpec]:
+    """The spec with its snapshot folder replaced by a view of links, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="warmrack-view-") as folder:
+        view = Path(folder) / spec.snapshot_dir.name
+        for file in spec.resolution.files:
+            link = view / file.path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(spec.snapshot_dir.absolute() / file.path)
+        yield spec.model_copy(update={"snapshot_dir": view})
