@@ -188,7 +188,12 @@ def _read_config(commit: Commit) -> dict[str, Any]:
     held = commit.files.get("config.json")
     if held is None:
         return {}
-    whole = json.loads(held.location.read_bytes())
+    try:
+        whole = json.loads(held.location.read_bytes())
+    except ValueError:
+        return {}
+    if not isinstance(whole, dict):
+        return {}
     kept = ("architectures", "model_type", "quantization_config", "auto_map")
     return {key: whole[key] for key in kept if key in whole}
 

@@ -35,6 +35,12 @@ Start = Callable[[HostSpec, Path], ProcessIdentity]
 SSE = {"accept": "text/event-stream"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """More of them only wait for one another on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
     with runtime_folder() as folder:

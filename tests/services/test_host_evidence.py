@@ -18,6 +18,12 @@ from warmrack_workers.host_spec import HostSpec
 from warmrack_workers.view import viewed
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """More of them only wait for one another on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with runtime_folder() as folder:

@@ -14,12 +14,12 @@ from warmrack_store.receipts import Receipt
 from warmrack_store.states import ResidentState
 from warmrack_workers.audit import check_files, find_failure, judge
 from warmrack_workers.backends import LoadedModel, get_backend
-from warmrack_workers.batcher import SerialBatcher
 from warmrack_workers.downstream import Warm
 from warmrack_workers.evidence import gather_evidence, inspect_files
 from warmrack_workers.host_spec import HostSpec, read_spec
 from warmrack_workers.host_status import ErrorRecord, HostStatus
 from warmrack_workers.processes import get_identity
+from warmrack_workers.serial_batcher import SerialBatcher
 from warmrack_workers.view import viewed
 
 _log = logging.getLogger(__name__)

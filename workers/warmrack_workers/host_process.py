@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,9 @@ _log = logging.getLogger(__name__)
 
 FORK_DEADLINE_SECONDS = 10.0
 """A fork answers within milliseconds; a nursery that does not is hung."""
-READY_PATIENCE_SECONDS = 3.0
-"""A fresh host needs 5 s to import its libraries: waiting longer than that never pays."""
+READY_PATIENCE_SECONDS = 20.0
+"""A nursery that is starting is ahead of a fresh host, which would import the same libraries and
+compete with it for the cores; only one that hangs is not waited for."""
 RESTART_PAUSE_SECONDS = 5.0
 """Between two starts of a nursery that keeps dying."""
 
@@ -69,8 +71,7 @@ class _Running:
 
     def stop(self) -> None:
         """End of file ends it; a hung one is killed. Its hosts live on."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self._close_stdin()
         try:
             self.process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
@@ -87,8 +88,15 @@ class _Running:
                 else:
                     self.answers.put(_Line(record=record))
         self.process.wait()
+        self._close_stdin()
         self.ended.set()
         self.answers.put(_Line(record=None))
+
+    def _close_stdin(self) -> None:
+        assert self.process.stdin is not None
+        # A request that a dead nursery never read is flushed by the close, into a broken pipe.
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
 
 
 class Nursery:

@@ -19,11 +19,11 @@ from uvicorn.server import ServerState
 
 from warmrack_store.errors import BadRequest, Defect, HostLost, NotFound, WarmrackError
 from warmrack_store.records import Record, parse_record
-from warmrack_workers.batcher import wrap_failure
 from warmrack_workers.downstream import Token, get_task, list_tasks
 from warmrack_workers.host import Host
 from warmrack_workers.host_spec import HostSpec
 from warmrack_workers.host_status import DrainAnswer, DrainRequest
+from warmrack_workers.serial_batcher import wrap_failure
 
 KEEP_ALIVE_SECONDS = 120
 """Longer than any client of ours keeps an idle connection (httpx: 5 s), so that it is never the

@@ -71,9 +71,10 @@ def _load_and_generate(folder: Path) -> None:
     import torch
     import transformers
 
+    from warmrack_workers.batcher import GenerationRequest
     from warmrack_workers.checkpoint_map import map_checkpoint
     from warmrack_workers.evidence import leaf_of, list_added_tokens, list_config_changes
-    from warmrack_workers.sequence import GenerationRequest, Sequence
+    from warmrack_workers.sequence import Sequence
 
     config = transformers.LlamaConfig(
         vocab_size=64,

@@ -7,28 +7,18 @@ the model, so that greedy tokens are equal to `generate(do_sample=False)` one by
 import inspect
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessorList
 from transformers.generation.configuration_utils import GenerationMode
 
+from warmrack_workers.batcher import GenerationRequest
+
 _UNSAMPLED = {"min_p": None, "top_h": None, "typical_p": 1.0, "top_k": 0}
 _UNSAMPLED |= {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
 """A request says temperature and top_p itself; the repository's defaults for how to sample would
 silently change them. Its penalties and token lists stay in force, sampled or greedy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationRequest:
-    prompt: tuple[int, ...]
-    max_tokens: int
-    temperature: float = 0.0
-    """0: greedy."""
-    top_p: float = 1.0
-    seed: int | None = None
-    """None: drawn anew, so that two forks of one nursery never draw the same."""
 
 
 class Sequence:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 
 from warmrack_daemon.api.callers import ServicesOf
 from warmrack_daemon.api.views import copy_view, node_view, resident_view
+from warmrack_daemon.services import Services
 from warmrack_store.ledgers import copies, egress, nodes, residents
 
 router = APIRouter(tags=["pool"])
@@ -17,6 +18,26 @@ def list_residents(services: ServicesOf) -> dict[str, Any]:
     """The models in memory, live ones only."""
     with services.database.read() as tx:
         items = [resident_view(resident, tx.now) for resident in residents.list_live(tx)]
+    return {"items": items, "next": None}
+
+
+@router.post("/residents/{name:path}/pin")
+def pin(name: str, services: ServicesOf) -> dict[str, Any]:
+    """Keep residents until they are unpinned or unloaded; they never become victims."""
+    return _set_pinned(services, name, True)
+
+
+@router.delete("/residents/{name:path}/pin")
+def unpin(name: str, services: ServicesOf) -> dict[str, Any]:
+    """Let residents idle out and be evicted again."""
+    return _set_pinned(services, name, False)
+
+
+def _set_pinned(services: Services, name: str, pinned: bool) -> dict[str, Any]:
+    with services.database.write() as tx:
+        for resident in residents.list_named(tx, name):
+            residents.set_pinned(tx, resident.id, pinned)
+        items = [resident_view(resident, tx.now) for resident in residents.list_named(tx, name)]
     return {"items": items, "next": None}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ import typer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+_UNFOLDED_WIDTH = 24
+"""Ids and names stay in one piece, so that they can be copied."""
 
 
 def print_json(value: object) -> None:
@@ -37,29 +41,36 @@ def print_line(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table that fits the terminal; piped, aligned columns of which nothing is cut."""
-    cells = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(columns, cells)
+    """Aligned columns of which nothing is cut; on a terminal, long texts are folded to fit."""
+    head = [column.upper() for column in columns]
+    lines = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
+    widths = [max(len(line[index]) for line in [head, *lines]) for index in range(len(columns))]
+    if sys.stdout.isatty() and _fits(widths):
+        _print_folded(head, lines, widths)
         return
-    lines = [[column.upper() for column in columns], *cells]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    for line in lines:
+    for line in [head, *lines]:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         write("  ".join(padded).rstrip() + "\n")
 
 
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
+def _fits(widths: Sequence[int]) -> bool:
+    """Whether the short columns, which are never folded, leave the long ones some room."""
+    needed = sum(min(width, _UNFOLDED_WIDTH) + 2 for width in widths)
+    return needed <= shutil.get_terminal_size().columns
+
+
+def _print_folded(
+    head: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int]
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.upper(), overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, width in zip(head, widths, strict=True):
+        table.add_column(name, overflow="fold", no_wrap=width <= _UNFOLDED_WIDTH)
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
     Console().print(table)
 
 

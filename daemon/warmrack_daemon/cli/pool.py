@@ -26,15 +26,13 @@ def ps(json: options.Json = False) -> None:
     rows = [
         (
             one.id,
-            one.model,
-            (one.commit or "")[:12],
+            f"{one.model}@{(one.commit or '')[:8]}",
             one.precision,
             one.state,
             f"{one.node or ''} {one.device or ''}".strip(),
             format_size(one.bytes),
             one.leases,
-            "pinned" if one.pinned else "",
-            "" if one.idle_seconds is None else format_duration(one.idle_seconds),
+            "pinned" if one.pinned else format_duration(one.idle_seconds or 0.0),
         )
         for one in found
     ]

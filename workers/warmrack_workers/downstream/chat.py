@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping
 
-from jinja2 import TemplateError
 from pydantic import Field
 
 from warmrack_store.errors import BadRequest
@@ -39,6 +38,8 @@ class ChatTask:
         return warm.generates and bool(getattr(warm.tokenizer, "chat_template", None))
 
     def start(self, warm: Warm, payload: ChatInput) -> AsyncGenerator[Record, None]:
+        from jinja2 import TemplateError
+
         assert warm.tokenizer is not None
         try:
             prompt: list[int] = warm.tokenizer.apply_chat_template(

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 
-import torch
 from pydantic import Field
 
 from warmrack_store.errors import BadRequest
@@ -55,6 +54,8 @@ async def _embed(warm: Warm, prompts: list[list[int]]) -> AsyncGenerator[Record,
 
 
 def _vector(warm: Warm, prompt: list[int]) -> tuple[float, ...]:
+    import torch
+
     ids = torch.tensor([prompt], dtype=torch.long, device=warm.model.device)
     hidden = warm.model.base_model(input_ids=ids).last_hidden_state[0]
     mean = hidden.to(torch.float32).mean(dim=0)

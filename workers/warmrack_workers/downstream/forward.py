@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from functools import partial
 
-import torch
-
 from warmrack_store.errors import BadRequest
 from warmrack_store.records import Record
 from warmrack_workers.downstream import Warm, check_context
@@ -49,5 +47,7 @@ async def _forward(warm: Warm, tokens: list[int]) -> AsyncGenerator[Record, None
 
 
 def _logits(warm: Warm, tokens: list[int]) -> tuple[float, ...]:
+    import torch
+
     ids = torch.tensor([tokens], dtype=torch.long, device=warm.model.device)
     return tuple(warm.model(input_ids=ids).logits[0, -1].tolist())

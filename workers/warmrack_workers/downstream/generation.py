@@ -8,10 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from warmrack_store.records import Record
-from warmrack_workers.batcher import Batcher, FinishReason, Step
+from warmrack_workers.batcher import Batcher, FinishReason, GenerationRequest, Step
 from warmrack_workers.downstream import Token, Usage, Warm, check_context
 from warmrack_workers.downstream.text_stream import TextStream
-from warmrack_workers.sequence import GenerationRequest
 
 
 class GenerationOptions(Record):

@@ -101,19 +101,8 @@ def fetch_snapshot(
     """
     layout = plan.layout
     check_space(plan.cache_dir, _need_bytes(layout, plan.blobs))
-    tally = Tally(sum(file.size for file in plan.blobs))
     before_bytes = source.received_bytes
-    work = _Work(
-        plan=plan,
-        blobs=BlobFetch(
-            layout=layout,
-            source=source,
-            public=plan.public,
-            patience=patience or Patience(),
-            halt=Event(),
-            tally=tally,
-        ),
-    )
+    work = _plan_work(plan, source, patience or Patience())
     with disk_full_as_refusal(plan.cache_dir):
         make_folders(layout, public=plan.public)
         fetched = work.run(on_progress, stop, timeout_seconds)
@@ -130,8 +119,8 @@ def fetch_snapshot(
         files=tuple(replace(fetched[file.digest].file, path=file.path) for file in plan.files),
         leaves={digest: blob.leaves for digest, blob in fetched.items() if blob.leaves is not None},
         hub_bytes=source.received_bytes - before_bytes,
-        local_bytes=tally.local_bytes,
-        resumed_bytes=tally.resumed_bytes,
+        local_bytes=work.blobs.tally.local_bytes,
+        resumed_bytes=work.blobs.tally.resumed_bytes,
     )
 
 
@@ -218,6 +207,18 @@ class _Work:
         except UnsafeFormat as error:
             raise UnsafeFormat(f"{file.path}: {error.message}", hint=error.hint) from error
         return _FetchedBlob(file=verified, leaves=leaves)
+
+
+def _plan_work(plan: FetchPlan, source: Source, patience: Patience) -> _Work:
+    blobs = BlobFetch(
+        layout=plan.layout,
+        source=source,
+        public=plan.public,
+        patience=patience,
+        halt=Event(),
+        tally=Tally(sum(file.size for file in plan.blobs)),
+    )
+    return _Work(plan=plan, blobs=blobs)
 
 
 def _need_bytes(layout: RepositoryLayout, files: Iterable[FileFact]) -> int:
