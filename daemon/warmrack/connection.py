@@ -11,6 +11,8 @@ from warmrack_store.errors import BadRequest, Unreachable
 from warmrack_store.settings import load_settings
 
 _CONNECT_SECONDS = 5.0
+_IDLE = 32
+"""Connections kept for the next call; as many as are wanted may be open: each waits for a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Connection:
             "base_url": self.url,
             "headers": self._headers(),
             "timeout": self._timeout(self.timeout_seconds),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE),
             "trust_env": not _is_loopback(httpx.URL(self.url).host),
         }
 

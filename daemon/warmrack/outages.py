@@ -11,10 +11,10 @@ _PATIENCE_SECONDS = 60.0
 
 
 class Outage:
-    """Silence since the last answer; before the first answer there is no patience."""
+    """Silence since the last answer; whoever waits has been given a job's id just before."""
 
     def __init__(self) -> None:
-        self._answered_at: float | None = None
+        self.answered()
 
     def answered(self) -> None:
         self._answered_at = time.monotonic()
@@ -22,7 +22,7 @@ class Outage:
     def bear(self, error: WarmrackError, *, until: float | None = None) -> None:
         """Raise `error` where it has lasted too long, or its next try would come after `until`."""
         now = time.monotonic()
-        if self._answered_at is None or now - self._answered_at > _PATIENCE_SECONDS:
+        if now - self._answered_at > _PATIENCE_SECONDS:
             raise error
         if until is not None and now + PAUSE_SECONDS > until:
             raise error

@@ -40,6 +40,8 @@ class EmbeddedBroker:
             "appendfsync everysec",
             'save ""',
             "daemonize no",
+            # Its title would be written over the environment, where `up` looks for its mark.
+            "set-proc-title no",
             "maxmemory-policy noeviction",
         )
         self._config.touch(mode=0o600)

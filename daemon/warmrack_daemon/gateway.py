@@ -24,16 +24,9 @@ from warmrack_store.submissions import Submission
 
 _IDLE_CONNECTIONS = 64
 _CONNECT_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
 _READ_SECONDS = 600.0
 """The longest silence of a host between two tokens, a long prompt's prefill included."""
-
-
-class Cold(ModelCold):
-    """The model is not warm within the caller's patience; `extra` names the load job."""
-
-    def __init__(self, message: str, *, job: Job, retry_after_seconds: float) -> None:
-        super().__init__(message, retry_after_seconds=retry_after_seconds)
-        self.extra = {"job": job.id}
 
 
 class Gateway:
@@ -93,11 +86,8 @@ class Gateway:
                     raise WarmrackError.from_record(job.error or {})
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or job.state.terminal:
-                    raise Cold(
-                        f"{request.model} is not warm yet: its load is {job.state.value}",
-                        job=job,
-                        retry_after_seconds=5.0,
-                    )
+                    cold = f"{request.model} is not warm yet: its load is {job.state.value}"
+                    raise ModelCold(cold, job=job.id, retry_after_seconds=_RETRY_SECONDS)
                 await watch.changed(left)
 
     def _get_job(self, job_id: str) -> Job:

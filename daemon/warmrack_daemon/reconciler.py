@@ -120,9 +120,11 @@ class Reconciler:
                     self._note("unreachable", node=node.name)
             for node in nodes.list_silent(tx, state=NodeState.UNREACHABLE, seconds=lost):
                 nodes.set_state(tx, node.name, NodeState.LOST, epoch=node.epoch)
-                residents.write_off(tx, node.name, "node-lost")
-                deadlines.release_from_node(tx, node.name)
                 self._note("node-lost", node=node.name)
+            for node in nodes.list_nodes(tx):
+                if node.state in (NodeState.LOST, NodeState.STOPPED):
+                    residents.write_off(tx, node.name, "node-lost")
+                    deadlines.release_from_node(tx, node.name)
 
     def _ring(self) -> None:
         with self._services.database.write() as tx:

@@ -18,7 +18,8 @@ from warmrack_store.submissions import Submission
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than any client of ours keeps an idle connection."""
-_INTAKE_ONLY = ("api_key", "idempotency_key", "wait", "hub_token")
+_INTAKE_ONLY = ("api_key", "idempotency_key", "wait")
+_MAX_KEY_LENGTH = 200
 
 
 def run(settings: Settings, host: str, port: int) -> None:
@@ -60,22 +61,40 @@ def receive(services: Services, kind: str, kwargs: Mapping[str, Any], task_id: s
     The keyword arguments are the body of POST /jobs without `kind`. The message's own id is the
     idempotency key where none is given, so that a message delivered twice is one job.
     """
-    if services.settings.intake_tenant is None:
-        raise BadRequest("this pool accepts no Celery messages", hint="Set WARMRACK_INTAKE_TENANT.")
-    if kwargs.get("api_key") is not None:
-        raise NotSupported("api_key is not served by this version")
     body = {name: value for name, value in kwargs.items() if name not in _INTAKE_ONLY}
     try:
+        tenant = _intake_tenant(services, kwargs)
         submission = parse_record(Submission, {**body, "kind": kind})
         job = submit(
             services,
             submission,
             token=None,
-            tenant=services.settings.intake_tenant,
-            idempotency_key=kwargs.get("idempotency_key") or f"celery:{task_id}",
+            tenant=tenant,
+            idempotency_key=_message_key(kwargs) or f"celery:{task_id}",
             owed_to_celery=task_id if kwargs.get("wait") else None,
         )
     except WarmrackError as error:
         # Celery carries an exception's arguments only: the code has to be among them.
         raise ValueError(f"{error.code}: {error.message}") from error
     return job.id
+
+
+def _intake_tenant(services: Services, kwargs: Mapping[str, Any]) -> str:
+    if services.settings.intake_tenant is None:
+        raise BadRequest("this pool accepts no Celery messages", hint="Set WARMRACK_INTAKE_TENANT.")
+    if kwargs.get("api_key") is not None:
+        raise NotSupported("api_key is not served by this version")
+    if "hub_token" in kwargs:
+        raise NotSupported("a Hub token is no part of a Celery message")  # the broker would keep it
+    if not isinstance(kwargs.get("wait", False), bool):
+        raise BadRequest("wait: must be true or false")
+    return services.settings.intake_tenant
+
+
+def _message_key(kwargs: Mapping[str, Any]) -> str | None:
+    key = kwargs.get("idempotency_key")
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.isprintable() or not 0 < len(key) <= _MAX_KEY_LENGTH:
+        raise BadRequest(f"idempotency_key: must be 1 to {_MAX_KEY_LENGTH} printable characters")
+    return key

@@ -39,9 +39,7 @@ class Services:
             database=Database(settings.effective_database_url),
             doorbell=CeleryDoorbell(settings.broker_url),
             wakeups=Wakeups(settings.broker_url),
-            hub=HubFacts(
-                settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed
-            ),
+            hub=HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed),
             vault=read_vault(settings.cluster_key_file),
             broker_url=settings.broker_url,
         )

@@ -4,6 +4,7 @@ from warmrack_daemon.services import Services
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.ledgers import outbox
 from warmrack_store.ledgers.jobs import Job, NewJob, submit_job
+from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission, check_supported
 
 
@@ -33,7 +34,8 @@ def submit(
         job = submit_job(tx, new)
         if owed_to_celery is not None:
             outbox.owe(tx, job_id=job.id, kind="celery", address=owed_to_celery)
-    if job.joined_to is None and not job.state.terminal:
+    if job.state is JobState.QUEUED:
+        # A joined one rings too: while it was stored, its leader was locked and may have been missed.
         _ring(services)
     return job
 

@@ -10,6 +10,7 @@ from warmrack_store.brokers.wakeups import Wakeups
 
 _POLL_SECONDS = 1.0
 """What a lost wake-up costs at most."""
+_STOP_SECONDS = 2.0
 
 
 class Waiters:
@@ -20,17 +21,21 @@ class Waiters:
         self._stop = threading.Event()
         self._events: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen from now on; call it inside the event loop."""
         self._loop = asyncio.get_running_loop()
-        listener = threading.Thread(
+        self._listener = threading.Thread(
             target=self._wakeups.listen, args=(self._heard, self._stop), name="wakeups", daemon=True
         )
-        listener.start()
+        self._listener.start()
 
     def stop(self) -> None:
+        """Returns once nobody reads from the broker any more, so that it may be closed."""
         self._stop.set()
+        if self._listener is not None:
+            self._listener.join(_STOP_SECONDS)
 
     def _heard(self, job_id: str) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, CursorResult, Engine, RowMapping, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL, Connection, CursorResult, Engine, RowMapping, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.base import Executable
 
-from warmrack_store.errors import StoreUnavailable
+from warmrack_store.errors import BadRequest, StoreUnavailable
 
 _BUSY_SECONDS = 15
 _POSTGRES_NOW = sa.text("SELECT extract(epoch FROM clock_timestamp())")
@@ -72,6 +73,11 @@ class Database:
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self._engine = _make_engine(url)
         self._writer = self._engine.execution_options(warmrack_begin="BEGIN IMMEDIATE")
+        self._reader = self._engine
+        if self.dialect == "postgresql":
+            self._reader = self._engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         self._clock = clock
 
     @property
@@ -81,7 +87,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A transaction that sees one state of the database and changes nothing."""
-        with _unavailable(), self._engine.begin() as connection:
+        with _unavailable(), self._reader.begin() as connection:
             yield Transaction(connection, self._clock)
 
     @contextmanager
@@ -100,14 +106,29 @@ def _unavailable() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise StoreUnavailable(f"the database does not answer: {error.orig}") from error
+    except PoolTimeout as error:
+        raise StoreUnavailable("every connection to the database is busy") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise StoreUnavailable(f"the database connection broke: {error.orig}") from error
         raise
 
 
+def _parse_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise BadRequest("WARMRACK_DATABASE_URL is not a database URL") from error
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise BadRequest(
+            f"database {parsed.get_backend_name()!r} is not supported",
+            hint="Use postgresql+psycopg://... or sqlite:///...",
+        )
+    return parsed
+
+
 def _make_engine(url: str) -> Engine:
-    parsed = make_url(url)
+    parsed = _parse_url(url)
     if parsed.get_backend_name() != "sqlite":
         return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
     engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS}, pool_size=20)
@@ -134,7 +155,7 @@ def migrate(url: str) -> None:
     """Bring the database to the newest schema; does nothing where it is there already."""
     from alembic import command
 
-    parsed = make_url(url)
+    parsed = _parse_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     command.upgrade(alembic_config(url), "head")

@@ -81,6 +81,7 @@ class Contradiction(Refusal):
 
     code = "contradiction"
     status = 400
+    exit_code = 2
     hint = "Drop one of the two fields that are named."
 
 
@@ -354,6 +355,17 @@ class ModelCold(Transient):
 
     code = "model-cold"
     hint = "Ask again after Retry-After; the answer names the load job."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after_seconds: float | None = None,
+        job: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after_seconds=retry_after_seconds)
+        self.job = job
 
 
 class OverQuota(Transient):

@@ -108,6 +108,13 @@ class Settings(Record):
     def _seconds(cls, value: object) -> object:
         return parse_duration(value) if isinstance(value, str) else value
 
+    @field_validator("keep_alive")
+    @classmethod
+    def _keep_alive(cls, value: str) -> str:
+        if value != "pinned":
+            parse_duration(value)
+        return value
+
     @field_validator("hub_endpoints_allowed", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:

@@ -1,5 +1,6 @@
 """The body of a submission: a request, and how the job around it is to be run."""
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -7,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from warmrack_store.durations import parse_duration
 from warmrack_store.errors import BadRequest, Contradiction, NotSupported
-from warmrack_store.records import Record, digest_json, parse_record
+from warmrack_store.records import Record, canonical_json, digest_json, parse_record
 from warmrack_store.requests import LoadRequest
 from warmrack_store.requests import check_supported as check_request_supported
 from warmrack_store.states import JobKind, Priority, Tier
@@ -29,7 +30,8 @@ def _check_keep_alive(value: str | None) -> str | None:
 
 
 KeepAlive = Annotated[str | None, AfterValidator(_check_keep_alive)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+Name = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
 
 
 class Submission(Record):
@@ -64,6 +66,13 @@ class Submission(Record):
             )
         if self.expires_at is not None and self.expires_at.tzinfo is None:
             raise BadRequest("expires_at has no time zone", hint="Append Z or +00:00.")
+        for name in self.node_names() or ():
+            if not _NAME.fullmatch(name):
+                raise BadRequest(f"nodes: {name[:80]!r} is not a node's name")
+        try:
+            canonical_json(self.payload)
+        except ValueError as error:  # NaN and infinity, which some JSON parsers let pass
+            raise BadRequest(f"payload: {error}") from error
         return self
 
     @property

@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import BERT, GATED, LLAMA, PICKLE, PRIVATE, TOKEN
-from tests.acceptance.stack import Stack
+from tests.acceptance.stack import Stack, running_stack
+from tests.hub.control import Hub
 
 REFUSED_AFTER_ACCEPTANCE = [
     ("acme/nowhere", {}, "repo-not-found", 3),
@@ -65,11 +66,19 @@ def test_malformed_json_is_a_problem_document(pool: Stack) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
 
 
-def test_model_that_fits_no_device_is_refused_with_numbers_before_any_byte(pool: Stack) -> None:
-    pool.hub.reset_counts()
-    returned, answer = pool.run_json("load", BERT, "--max-memory-bytes", "1KiB")
+def test_model_over_the_callers_own_limit_is_refused(pool: Stack) -> None:
+    returned, answer = pool.run_json("load", BERT, "--max-memory-bytes", "1024")
     assert (returned, answer["error"]["code"]) == (3, "wont-fit")
-    assert pool.hub.read_counts().file_bytes(repository=BERT, origin="cdn") < 110_000
+
+
+def test_model_that_fits_no_device_is_refused_with_numbers_before_any_byte(hub: Hub) -> None:
+    with running_stack(hub, devices="cpu:0=16MiB") as stack:
+        hub.reset_counts()
+        returned, answer = stack.run_json("load", BERT)
+    assert (returned, answer["error"]["code"]) == (3, "wont-fit")
+    assert "16.0 MiB" in answer["error"]["message"]
+    sent = hub.list_requests(repository=BERT, origin="cdn")
+    assert all(request.range for request in sent)  # headers only
 
 
 def test_several_nodes_are_not_supported_yet(pool: Stack) -> None:

@@ -37,8 +37,9 @@ def make(name: str, backend: str, folder: Path) -> HostSpec:
 def test_what_a_backend_loads_passes_the_audit(name: str, backend: str, folder: Path) -> None:
     spec = make(name, backend, folder)
     loaded = get_backend(backend).load(spec)
-    receipt = judge(gather_evidence(spec, loaded))
-    assert find_failure(receipt) is None
+    evidence = gather_evidence(spec, loaded)
+    receipt = judge(evidence)
+    assert find_failure(evidence, receipt) is None
     assert receipt.tensors == len(spec.leaves)
     assert not loaded.model.training
     assert loaded.tokenizer is not None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from warmrack_workers.processes import ProcessIdentity, is_alive, kill, wait_end
 PROMPT = "the quick brown fox"
 Start = Callable[[HostSpec, Path], ProcessIdentity]
 SSE = {"accept": "text/event-stream"}
+ENDLESS = {"prompt": PROMPT, "max_tokens": 100_000}
+"""Left alone this generation would take minutes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -292,6 +295,15 @@ def test_killed_host_is_seen_as_dead(nursery: Nursery, llama: HostSpec) -> None:
             probe.connect(str(llama.socket_path))
 
 
+def test_host_that_is_told_to_terminate_ends_at_once(nursery: Nursery, endless: HostSpec) -> None:
+    with running(nursery.launch, endless) as host:
+        await_state(host.client, "warm")
+        with host.client.stream("POST", "/tasks/generate", json=ENDLESS, headers=SSE) as response:
+            assert next(read_events(response))[0] == "token"
+            assert kill(host.identity, signal.SIGTERM)
+            assert host.await_end(5)
+
+
 def test_drain_lets_a_running_stream_end_and_takes_nothing_new(
     nursery: Nursery, endless: HostSpec
 ) -> None:
@@ -321,10 +333,6 @@ def test_drain_is_refused_while_not_idle_for_long_enough(nursery: Nursery, llama
         assert host.client.get("/status").json()["state"] == "warm"
         assert host.client.post("/drain", json={"idle_seconds": 1e-6}).json() == {"draining": True}
         assert host.await_end()
-
-
-ENDLESS = {"prompt": PROMPT, "max_tokens": 100_000}
-"""Left alone this generation would take minutes."""
 
 
 def test_client_that_leaves_its_stream_frees_its_place(nursery: Nursery, endless: HostSpec) -> None:

@@ -36,7 +36,8 @@ def load(name: str, folder: Path) -> tuple[HostSpec, LoadedModel]:
 
 
 def audit(spec: HostSpec, loaded: LoadedModel) -> Proof | None:
-    return find_failure(judge(gather_evidence(spec, loaded)))
+    evidence = gather_evidence(spec, loaded)
+    return find_failure(evidence, judge(evidence))
 
 
 def rewrite_weights(snapshot: Path, rename: Any) -> None:
@@ -66,7 +67,7 @@ def test_one_changed_bit_in_a_merged_expert_is_found(folder: Path) -> None:
     spec, loaded = load("tiny_moe", folder)
     loaded.model.model.layers[1].mlp.experts.down_proj.data.view(torch.uint8)[2, 0, 0] ^= 1
     failure = audit(spec, loaded)
-    assert isinstance(failure, Integrity)
+    assert isinstance(failure, NotExact)
     assert "model.layers.1" in failure.message
 
 
@@ -96,7 +97,7 @@ def test_tied_output_layer_is_listed_not_missing(folder: Path) -> None:
     evidence = gather_evidence(spec, loaded)
     assert evidence.tied == ("lm_head.weight",)
     assert evidence.unbacked == ()
-    assert find_failure(judge(evidence)) is None
+    assert find_failure(evidence, judge(evidence)) is None
 
 
 def test_parameter_that_no_file_holds_fails(folder: Path) -> None:
@@ -109,7 +110,7 @@ def test_parameter_that_no_file_holds_fails(folder: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
     spec = make_spec(snapshot, folder)
     failure = audit(spec, ExactBackend().load(spec))
-    assert isinstance(failure, Integrity)
+    assert isinstance(failure, NotExact)
     assert "pooler.dense.weight" in failure.message
 
 
@@ -118,7 +119,7 @@ def test_tensor_that_the_class_has_no_place_for_fails(folder: Path) -> None:
     rewrite_weights(snapshot, lambda name: "extra" if name == "model.norm.weight" else name)
     spec = make_spec(snapshot, folder)
     failure = audit(spec, ExactBackend().load(spec))
-    assert isinstance(failure, Integrity)
+    assert isinstance(failure, NotExact)
     assert "extra is unexpected" in failure.message
 
 

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from warmrack_store.errors import NotFound, WarmrackError
 
+JOBS = "/api/v1/jobs"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -155,6 +156,12 @@ def job(state: str, **fields: object) -> dict[str, object]:
 
 def page(*items: object, following: str | None = None) -> Reply:
     return Reply(body={"items": list(items), "next": following})
+
+
+def accept(service: Service, *states: dict[str, object]) -> None:
+    """The service accepts a job that passes through these states."""
+    service.on("POST", JOBS, Reply(status=202, body=job("queued")))
+    service.on("GET", f"{JOBS}/j1", *(Reply(body=state) for state in states))
 
 
 @contextmanager

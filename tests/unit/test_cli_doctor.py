@@ -1,14 +1,13 @@
 """What `doctor` finds, and how it says what to do."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
-from tests.unit.scripted_service import Reply, Service, page, problem, serving
+from tests.unit.scripted_service import Reply, Service, page, problem
 from warmrack_daemon.cli.doctor import machine, stores
 from warmrack_daemon.cli.doctor import service as service_checks
 from warmrack_daemon.cli.doctor.findings import Check, Verdict
@@ -16,18 +15,6 @@ from warmrack_daemon.cli.program import run
 from warmrack_store import errors
 from warmrack_store.database import migrate
 from warmrack_store.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Service]:
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running: Service) -> Service:
-    running.forget()
-    return running
 
 
 def verdicts(check: Check, settings: Settings) -> dict[str, tuple[Verdict, str]]:

@@ -101,6 +101,7 @@ class Agent:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; does not return, the process exits."""
+        self._take_over_signals()
         self._nursery.start()
         self._residency.start(self._effects, self._adopt())
         self._heart.start()
@@ -115,6 +116,8 @@ class Agent:
             on_ready=self._take_over_signals,
             threads=_BELL_THREADS,
         )
+        # Celery's own handlers hold while it starts; they only end its worker.
+        self._shut_down()
 
     def _register(self) -> int:
         devices = [

@@ -10,8 +10,6 @@ from warmrack_store.tensors import root_digest
 
 _SHOWN = 3
 """Differences that a message names; the rest is counted."""
-_OF_BYTES = ("E2", "E6")
-"""Checks whose failure means that bytes are not the ones that were pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +102,18 @@ def judge(evidence: Evidence) -> Receipt:
     )
 
 
-def find_failure(receipt: Receipt) -> Proof | None:
+def find_failure(evidence: Evidence, receipt: Receipt) -> Proof | None:
     """The error that keeps this model from being served; None for a passed audit.
 
-    Bytes come first: a changed file also upsets the checks that depend on it.
+    Integrity where bytes are not the pinned ones, which a new copy would mend; NotExact where good
+    bytes became another model. What is about bytes comes first in the message, since a changed
+    file also upsets the checks that depend on it.
     """
-    failed = sorted(receipt.failed, key=lambda name: (name not in _OF_BYTES, name))
+    failed = sorted(receipt.failed, key=lambda name: (name not in ("E2", "E6"), name))
     if not failed:
         return None
-    kind = Integrity if failed[0] in _OF_BYTES else NotExact
+    changed = "E2" in failed or bool(list_changed_tensors(evidence.tensors))
+    kind = Integrity if changed else NotExact
     details = "; ".join(f"{name}: {receipt.checks[name].detail}" for name in failed)
     return kind(f"{receipt.asked} at {receipt.served.commit}: {details}")
 
@@ -129,6 +130,16 @@ def check_files(files: Iterable[FileEvidence]) -> Check:
     ]
     read = sum(file.read for file in files)
     return _verdict(f"{len(files)} files, {read} read again, the rest unchanged on disk", wrong)
+
+
+def list_changed_tensors(tensors: Iterable[TensorEvidence]) -> list[TensorEvidence]:
+    """Those whose bytes are others. A cast one is no matter of bytes; E5 refuses it."""
+    return [
+        tensor
+        for tensor in tensors
+        if tensor.actual not in (None, tensor.expected)
+        and tensor.actual_dtype == tensor.expected_dtype
+    ]
 
 
 def _check_name(evidence: Evidence) -> Check:
@@ -166,9 +177,13 @@ def _check_dtypes(evidence: Evidence) -> Check:
 
 def _check_values(evidence: Evidence) -> Check:
     wrong = [
-        f"{tensor.name} is {tensor.actual or 'not what its parts give'}, expected {tensor.expected}"
+        f"{tensor.name} is {tensor.actual}, expected {tensor.expected}"
+        for tensor in list_changed_tensors(evidence.tensors)
+    ]
+    wrong += [
+        f"{tensor.target} is not what {tensor.name} and its other parts give"
         for tensor in evidence.tensors
-        if tensor.actual != tensor.expected and tensor.actual_dtype == tensor.expected_dtype
+        if tensor.actual is None and tensor.actual_dtype == tensor.expected_dtype
     ]
     wrong += [f"{name} comes from no file" for name in evidence.unbacked]
     wrong += [f"{name} is missing" for name in evidence.missing]

@@ -1,6 +1,7 @@
 """What the audit looks at: a snapshot's files on disk and a model's tensors in memory."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -225,10 +226,27 @@ def _list_differences(where: str, stored: object, used: object) -> Iterator[str]
 
 
 def list_added_tokens(snapshot_dir: Path, tokenizer: Any | None) -> tuple[str, ...]:
-    """Tokens that a fresh parse of the stored files does not have."""
+    """Tokens that neither the stored files name nor a fresh parse of them has.
+
+    The names come first: they cost milliseconds, a parse of a 50,000 token vocabulary 0.1 s.
+    """
     if tokenizer is None:
+        return ()
+    added = tokenizer.get_added_vocab().keys() - _list_named_tokens(snapshot_dir)
+    if not added:
         return ()
     fresh = AutoTokenizer.from_pretrained(
         str(snapshot_dir), local_files_only=True, trust_remote_code=False
     )
-    return tuple(sorted(tokenizer.get_added_vocab().keys() - fresh.get_added_vocab().keys()))
+    return tuple(sorted(added - fresh.get_added_vocab().keys()))
+
+
+def _list_named_tokens(snapshot_dir: Path) -> set[str]:
+    """The contents of tokenizer.json's `added_tokens`, which stand before its large vocabulary."""
+    path = snapshot_dir / "tokenizer.json"
+    text = path.read_text() if path.exists() else ""
+    _, found, rest = text.partition('"added_tokens":')
+    if not found:
+        return set()
+    entries, _ = json.JSONDecoder().raw_decode(rest.lstrip())
+    return {entry["content"] for entry in entries if isinstance(entry, dict)}

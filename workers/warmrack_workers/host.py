@@ -56,8 +56,9 @@ class Host:
                 loaded = await self._timed("load_seconds", lambda: _load(seen))
                 self.timings.update(loaded.timings)
                 self._move(ResidentState.AUDITING)
-                self.receipt = await self._timed("audit_seconds", lambda: _audit(seen, loaded))
-            if failure := find_failure(self.receipt):
+                evidence = await self._timed("audit_seconds", lambda: gather_evidence(seen, loaded))
+            self.receipt = judge(evidence)
+            if failure := find_failure(evidence, self.receipt):
                 raise failure
             self._weights_bytes = count_bytes(loaded.model)
             self._warm = self._ready(loaded)
@@ -178,14 +179,10 @@ def _load(spec: HostSpec) -> LoadedModel:
     return get_backend(spec.backend).load(spec)
 
 
-def _audit(spec: HostSpec, loaded: LoadedModel) -> Receipt:
-    return judge(gather_evidence(spec, loaded))
-
-
 def count_bytes(model: Any) -> int:
     """Bytes of all parameters and buffers, tied ones once."""
     tensors = (*model.parameters(), *model.buffers())
-    return sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors}.values())
+    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
 
 
 def run(spec_path: Path) -> int:

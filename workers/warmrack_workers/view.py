@@ -15,7 +15,7 @@ from warmrack_workers.host_spec import HostSpec
 @contextmanager
 def viewed(spec: HostSpec) -> Iterator[HostSpec]:
     """The spec with its snapshot folder replaced by a view of links, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="warmrack-view-") as folder:
+    with tempfile.TemporaryDirectory(prefix="view-", dir=spec.socket_path.parent) as folder:
         view = Path(folder) / spec.snapshot_dir.name
         for file in spec.resolution.files:
             link = view / file.path

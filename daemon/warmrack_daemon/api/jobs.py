@@ -106,7 +106,7 @@ async def follow_job(
     job_id: str,
     request: Request,
     services: ServicesOf,
-    last_event_id: Annotated[int, Header(ge=0)] = 0,
+    last_event_id: Annotated[int, Header(ge=0, le=2**63 - 1)] = 0,
 ) -> EventSourceResponse:
     """The job's events from the one after Last-Event-ID on, live, until the job has ended."""
     await run_in_threadpool(find_view, services, job_id)
@@ -123,7 +123,7 @@ async def _follow(
             new, view = await run_in_threadpool(_look, services, job_id, after)
             for event in new:
                 after = event.id
-                data = {"at": timestamp(event.at), "state": view["state"], **event.data}
+                data = {"at": timestamp(event.at), "state": event.type, **event.data}
                 yield ServerSentEvent(json.dumps(data), event=event.type, id=str(event.id))
                 if event.type in {s.value for s in JobState if s.terminal}:
                     return

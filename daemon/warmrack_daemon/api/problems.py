@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problem documents."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -10,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from warmrack_store.errors import BadRequest, Defect, NotFound, WarmrackError
+from warmrack_store.errors import BadRequest, Defect, ModelCold, NotFound, WarmrackError
 from warmrack_store.records import bad_request
 
 _MEDIA_TYPE = "application/problem+json"
@@ -18,9 +17,9 @@ _RETRY_AFTER_SECONDS = 5.0
 log = structlog.get_logger()
 
 
-def problem(error: WarmrackError, extra: Mapping[str, Any] | None = None) -> JSONResponse:
+def problem(error: WarmrackError) -> JSONResponse:
     """The answer for an error; retryable ones say when to come back."""
-    body = {
+    body: dict[str, Any] = {
         "type": f"urn:warmrack:error:{error.code}",
         "title": error.code.replace("-", " "),
         "status": error.status,
@@ -28,8 +27,9 @@ def problem(error: WarmrackError, extra: Mapping[str, Any] | None = None) -> JSO
         "detail": error.message,
         "hint": error.hint,
         "retryable": error.retryable,
-        **(extra or {}),
     }
+    if isinstance(error, ModelCold) and error.job is not None:
+        body["job"] = error.job
     headers = {}
     if error.retryable:
         seconds = error.retry_after_seconds or _RETRY_AFTER_SECONDS
@@ -42,7 +42,7 @@ def install(app: FastAPI) -> None:
 
     async def ours(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, WarmrackError)
-        return problem(error, getattr(error, "extra", None))
+        return problem(error)
 
     async def shape(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

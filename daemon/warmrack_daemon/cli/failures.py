@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from warmrack_daemon.cli.output import print_json, say
-from warmrack_store.errors import Contradiction, WarmrackError
+from warmrack_store.errors import WarmrackError
 
 INTERRUPTED = 130
 USAGE = 2
@@ -19,7 +19,7 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 def exit_code(error: WarmrackError) -> int:
     """The tree's code; a contradiction is found before anything is sent and so is wrong usage."""
-    return USAGE if isinstance(error, Contradiction) else error.exit_code
+    return error.exit_code
 
 
 def report(error: WarmrackError, *, as_json: bool) -> None:

@@ -45,33 +45,32 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     head = [column.upper() for column in columns]
     lines = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
     widths = [max(len(line[index]) for line in [head, *lines]) for index in range(len(columns))]
-    if sys.stdout.isatty() and _fits(widths):
-        _print_folded(head, lines, widths)
+    screen = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and _fits(widths, screen):
+        _print_folded(head, lines, screen)
         return
     for line in [head, *lines]:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         write("  ".join(padded).rstrip() + "\n")
 
 
-def _fits(widths: Sequence[int]) -> bool:
-    """Whether the short columns, which are never folded, leave the long ones some room."""
+def _fits(widths: Sequence[int], screen: int) -> bool:
+    """Whether folding the long columns alone is enough: Rich folds the widest ones first."""
     needed = sum(min(width, _UNFOLDED_WIDTH) + 2 for width in widths)
-    return needed <= shutil.get_terminal_size().columns
+    return needed <= screen
 
 
-def _print_folded(
-    head: Sequence[str], lines: Sequence[Sequence[str]], widths: Sequence[int]
-) -> None:
+def _print_folded(head: Sequence[str], lines: Sequence[Sequence[str]], screen: int) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, width in zip(head, widths, strict=True):
-        table.add_column(name, overflow="fold", no_wrap=width <= _UNFOLDED_WIDTH)
+    for name in head:
+        table.add_column(name, overflow="fold")
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
-    Console().print(table)
+    Console(width=screen).print(table)
 
 
 def say(label: str, text: str = "", *, style: str | None = None) -> None:

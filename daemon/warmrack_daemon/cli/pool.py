@@ -36,21 +36,7 @@ def ps(json: options.Json = False) -> None:
         )
         for one in found
     ]
-    print_table(
-        [
-            "id",
-            "model",
-            "commit",
-            "precision",
-            "state",
-            "device",
-            "memory",
-            "leases",
-            "pinned",
-            "idle",
-        ],
-        rows,
-    )
+    print_table(("id", "model", "precision", "state", "device", "memory", "uses", "idle"), rows)
 
 
 def unload(

@@ -16,6 +16,8 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on
 Devices = Annotated[
     str | None, typer.Option(help="auto, or a list such as cpu:0=4GiB,cuda:0; for each node.")
 ]
+JsonErrors = Annotated[bool, typer.Option("--json", help="Print an error as JSON.")]
+"""Looked for before the command line is parsed; the commands themselves have no use for it."""
 
 
 def up(
@@ -24,20 +26,28 @@ def up(
     port: Port = 8420,
     nodes: Annotated[int, typer.Option(min=1, help="How many node agents to start.")] = 1,
     devices: Devices = None,
+    json: JsonErrors = False,
 ) -> None:
     """Run everything on this machine: broker, database, control plane and nodes."""
     from warmrack_daemon.supervisor import run_up
     from warmrack_store.settings import load_settings
 
+    del json
     settings = load_settings(flags={"state_dir": state_dir, "devices": devices})
     run_up(settings, host, port, nodes)
 
 
-def serve(state_dir: StateDir = None, host: Host = "127.0.0.1", port: Port = 8420) -> None:
+def serve(
+    state_dir: StateDir = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8420,
+    json: JsonErrors = False,
+) -> None:
     """Run one control plane: the HTTP API and the reconciler."""
     from warmrack_daemon.serve import run
     from warmrack_store.settings import load_settings
 
+    del json
     run(load_settings(flags={"state_dir": state_dir}), host, port)
 
 
@@ -45,16 +55,17 @@ def worker(
     state_dir: StateDir = None,
     node: Annotated[str | None, typer.Option(help="This node's name.")] = None,
     devices: Devices = None,
+    json: JsonErrors = False,
 ) -> None:
     """Run this machine's node agent."""
     from warmrack_store.settings import load_settings
 
+    del json
     flags = {"state_dir": state_dir, "node": node, "devices": devices}
     load_settings(flags=flags)
-    for name, value in flags.items():
-        if value is not None:
-            os.environ[f"WARMRACK_{name.upper()}"] = str(value)
-    os.execv(sys.executable, [sys.executable, "-m", "warmrack_workers"])
+    given = {f"WARMRACK_{name.upper()}": str(v) for name, v in flags.items() if v is not None}
+    command = [sys.executable, "-m", "warmrack_workers"]
+    os.execve(sys.executable, command, {**os.environ, **given})
 
 
 def migrate(state_dir: StateDir = None, json: options.Json = False) -> None:

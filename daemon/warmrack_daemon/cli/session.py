@@ -6,6 +6,7 @@ import typer
 
 from warmrack_daemon.cli.failures import INTERRUPTED
 from warmrack_daemon.cli.output import say
+from warmrack_store.errors import WarmrackError
 
 if TYPE_CHECKING:
     from warmrack import Client, Job
@@ -30,6 +31,9 @@ def wait_for(client: "Client", job: "Job", *, verbose: bool) -> "Job":
             if on_change is not None:
                 on_change(job)
             return client.wait(job.id, on_change=on_change)
+    except WarmrackError:
+        say(f"job {job.id} did not succeed; `warmrack job {job.id} --logs` says more")
+        raise
     except KeyboardInterrupt:
         say(f"interrupted: job {job.id} goes on; `warmrack cancel {job.id}` ends it")
         raise typer.Exit(INTERRUPTED) from None

@@ -81,7 +81,7 @@ def run_bell_worker(
     """
     app = make_app(broker_url)
 
-    @app.task(name=BELL)  # type: ignore[untyped-decorator]
+    @app.task(name=BELL, shared=False)  # type: ignore[untyped-decorator]
     def bell() -> None:
         on_bell()
 
@@ -132,7 +132,7 @@ class Intake:
     ) -> None:
         from celery.exceptions import Ignore
 
-        @self._app.task(name=name, bind=True)  # type: ignore[untyped-decorator]
+        @self._app.task(name=name, bind=True, shared=False)  # type: ignore[untyped-decorator]
         def receive(task: Any, **kwargs: Any) -> str:
             job_id = submit(kind, kwargs, task.request.id)
             if kwargs.get("wait"):
@@ -141,6 +141,8 @@ class Intake:
 
     def start(self) -> None:
         """Consume in a thread of its own; returns at once."""
+        # Pool threads trace tasks under the default app, whose backend would get the results.
+        self._app.set_default()
         self._worker = self._app.WorkController(
             pool_cls="threads",
             concurrency=4,

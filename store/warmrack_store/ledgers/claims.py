@@ -11,7 +11,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
-from warmrack_store.errors import Ended, Poisonous, WarmrackError
+from warmrack_store.errors import (
+    Cancelled,
+    Ended,
+    Expired,
+    Poisonous,
+    Timeout,
+    WarmrackError,
+)
 from warmrack_store.ledgers import events, secrets
 from warmrack_store.ledgers.jobs import Job, find_job, get_job
 from warmrack_store.schema import jobs
@@ -41,6 +48,7 @@ def claim_next(
     free = sa.and_(
         jobs.c.holder.is_(None),
         jobs.c.joined_to.is_(None),
+        jobs.c.cancel_cause.is_(None),
         jobs.c.not_before <= tx.now,
         jobs.c.state.in_(WAITING),
         sa.or_(jobs.c.target_node.is_(None), jobs.c.target_node == node),
@@ -56,7 +64,7 @@ def claim_next(
         "holder": holder,
         "epoch": claim.epoch,
         "lease_until": tx.now + lease_seconds,
-        "started_at": job.started_at or tx.now,
+        "started_at": sa.func.coalesce(jobs.c.started_at, tx.now),
     }
     if job.state is state:
         _update(tx, job.id, taken, sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch))
@@ -75,8 +83,8 @@ def _held(claim: Claim) -> sa.ColumnElement[bool]:
 
 
 def get_held(tx: Transaction, claim: Claim) -> Job:
-    """The job as it stands; raises LostClaim where the claim no longer holds it."""
-    row = tx.find(sa.select(jobs).where(_held(claim)))
+    """The job as it stands, locked; raises LostClaim where the claim no longer holds it."""
+    row = tx.find(sa.select(jobs).where(_held(claim)).with_for_update())
     if row is None:
         raise LostClaim(claim.job_id)
     return Job.from_row(row)
@@ -96,19 +104,35 @@ def list_claimed(tx: Transaction, holder: str) -> Sequence[Job]:
     return [Job.from_row(row) for row in rows]
 
 
-def move(tx: Transaction, claim: Claim, state: JobState, **changes: Any) -> Job:
-    """Move a held job (and all joined to it); `changes` are columns. Raises LostClaim."""
+def move(
+    tx: Transaction,
+    claim: Claim,
+    state: JobState,
+    *,
+    event: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Job:
+    """Move a held job (and all joined to it); `changes` are columns. Raises LostClaim.
+
+    A job that is in that state already is only changed; an `event` is recorded all the same.
+    """
     job = get_held(tx, claim)
-    if job.state is not state:
-        _move(tx, job, state, **changes)
+    if job.state is not state or event is not None:
+        _move(tx, job, state, event=event, **changes)
     elif changes:
         _update(tx, job.id, changes, _held(claim))
     return get_job(tx, job.id)
 
 
 def hand_over(tx: Transaction, claim: Claim, node: str, **changes: Any) -> None:
-    """Give a resolved job to the node it was placed on; that node's bell is the caller's."""
+    """Give a resolved job to the node it was placed on; that node's bell is the caller's.
+
+    A job that was cancelled meanwhile ends instead.
+    """
     job = get_held(tx, claim)
+    if job.cancel_cause is not None:
+        end_ended(tx, job, _ended(job.id, job.cancel_cause))
+        return
     _move(
         tx,
         job,
@@ -124,7 +148,7 @@ def hand_over(tx: Transaction, claim: Claim, node: str, **changes: Any) -> None:
 
 def give_back(tx: Transaction, claim: Claim, cause: str) -> None:
     """Return a held job to the queue, untouched by attempts: its worker stops."""
-    _requeue(tx, get_held(tx, claim), cause)
+    requeue(tx, get_held(tx, claim), cause)
 
 
 def retry_later(
@@ -133,7 +157,7 @@ def retry_later(
     """Return a held job to the queue after a transient failure; the next attempt counts."""
     job = get_held(tx, claim)
     record = error.to_record()
-    _requeue(
+    requeue(
         tx,
         job,
         error.code,
@@ -173,7 +197,7 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     `error` says why (Cancelled, Timeout, Expired). A joined job ends alone; a job that others
     have joined hands its place to the oldest of them first.
     """
-    job = get_job(tx, job_id)
+    job = _lock(tx, job_id)
     if job.state.terminal:
         return job
     if job.joined_to is not None or promote_joined(tx, job):
@@ -183,6 +207,12 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     else:
         held = sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch)
         _update(tx, job.id, {"cancel_cause": error.code}, held)
+    return get_job(tx, job_id)
+
+
+def _lock(tx: Transaction, job_id: str) -> Job:
+    """The job, which nobody else moves before this transaction ends; raises JobNotFound."""
+    tx.find(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update())
     return get_job(tx, job_id)
 
 
@@ -215,46 +245,59 @@ def promote_joined(tx: Transaction, job: Job) -> Job | None:
     The new leader starts from the queue with the resolution kept. The worker that still holds the
     old one finds its claim lost; what it fetched stays, so the new leader goes on from there.
     """
-    heirs = sa.select(jobs.c.id).where(jobs.c.joined_to == job.id, jobs.c.state.not_in(TERMINAL))
-    row = tx.find(heirs.order_by(jobs.c.created_at).limit(1))
-    if row is None:
+    joined = sa.select(jobs).where(jobs.c.joined_to == job.id, jobs.c.state.not_in(TERMINAL))
+    rows = tx.list(joined.order_by(jobs.c.created_at, jobs.c.id).with_for_update())
+    if not rows:
         return None
-    heir = str(row["id"])
-    tx.execute(jobs.update().where(jobs.c.joined_to == job.id).values(joined_to=heir))
+    heir = str(rows[0]["id"])
+    queued = {"state": JobState.QUEUED, "cause": "promoted", "updated_at": tx.now, "rate": None}
+    ids = [row["id"] for row in rows]
+    tx.execute(jobs.update().where(jobs.c.id.in_(ids)).values(joined_to=heir, **queued))
     kept = {"resolution_id": job.resolution_id, "load_deaths": job.load_deaths}
+    rank = min(row["rank"] for row in rows)
     tx.execute(
-        jobs.update()
-        .where(jobs.c.id == heir)
-        .values(
-            joined_to=None,
-            state=JobState.QUEUED,
-            cause="promoted",
-            updated_at=tx.now,
-            holder=None,
-            **kept,
-        )
+        jobs.update().where(jobs.c.id == heir).values(joined_to=None, rank=rank, **kept)
     )
-    events.append(tx, heir, JobState.QUEUED, {"cause": "promoted", "instead_of": job.id})
+    why = {"cause": "promoted", "leader": heir, "instead_of": job.id}
+    events.append_with_joined(tx, heir, JobState.QUEUED, why)
     return find_job(tx, heir)
 
 
-def _requeue(
+def requeue(
     tx: Transaction, job: Job, cause: str, event: Mapping[str, Any] | None = None, **changes: Any
 ) -> None:
-    """Back to the queue; placed anew next time, by then the pool may look otherwise."""
+    """Back to the queue; placed anew next time, by then the pool may look otherwise.
+
+    A job that was cancelled meanwhile ends instead.
+    """
+    if job.cancel_cause is not None:
+        end_ended(tx, job, _ended(job.id, job.cancel_cause))
+        return
     changes |= {"holder": None, "lease_until": None, "rate": None, "waiting_for": None}
     _move(tx, job, JobState.QUEUED, cause=cause, event=event, target_node=None, **changes)
 
 
-def requeue_lost(tx: Transaction, job: Job, *, max_load_deaths: int) -> Job:
-    """Take a job from a holder whose lease ran out. Dying again and again in a load ends it."""
+def _ended(job_id: str, cause: str) -> Ended:
+    kinds = {kind.code: kind for kind in (Cancelled, Timeout, Expired)}
+    return kinds.get(cause, Cancelled)(f"job {job_id} was asked to end: {cause}")
+
+
+def requeue_lost(tx: Transaction, lost: Job, *, max_load_deaths: int) -> Job:
+    """Take a job from a holder whose lease ran out. Dying again and again in a load ends it.
+
+    Raises LostClaim where the holder has come back or let go since `lost` was read.
+    """
+    job = _lock(tx, lost.id)
+    expired = job.lease_until is not None and job.lease_until < tx.now
+    if job.state.terminal or job.epoch != lost.epoch or not expired:
+        raise LostClaim(job.id)
     deaths = job.load_deaths + (1 if job.state is JobState.LOADING else 0)
-    if deaths >= max_load_deaths:
+    if deaths >= max_load_deaths and job.cancel_cause is None:
         error = Poisonous(f"its worker died {deaths} times while loading it")
         end(tx, job, JobState.FAILED, cause=error.code, error=error.to_record(), load_deaths=deaths)
     else:
         held = {"holder": job.holder or ""}
-        _requeue(tx, job, "lease-lost", held, load_deaths=deaths, rung_at=0.0)
+        requeue(tx, job, "lease-lost", held, load_deaths=deaths, rung_at=0.0)
     return get_job(tx, job.id)
 
 
@@ -291,9 +334,13 @@ def _move(
     event: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> None:
-    """One compare-and-set with its event. Raises LostClaim where the row has moved since `job`."""
-    if state not in MOVES[job.state]:
+    """One compare-and-set with its event. Raises LostClaim where the row has moved since `job`.
+
+    A cause is that of one state: a move without one leaves none behind.
+    """
+    if state not in MOVES[job.state] and (state is not job.state or state.terminal):
         raise ValueError(f"{job.id} cannot move from {job.state} to {state}")
+    changes.setdefault("cause", None)
     shown = {name: changes[name] for name in ("cause", "node", "error") if changes.get(name)}
     unmoved = sa.and_(jobs.c.id == job.id, jobs.c.state == job.state, jobs.c.epoch == job.epoch)
     _update(tx, job.id, {"state": state, **changes}, unmoved)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
+from warmrack_store.ledgers import claims
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.schema import jobs
 from warmrack_store.states import TERMINAL, WAITING, JobState
@@ -61,15 +62,14 @@ def _rung() -> sa.ColumnElement[float]:
 
 def release_from_node(tx: Transaction, node: str) -> int:
     """Let jobs that wait for a lost node be placed again, unless they asked for it by name."""
-    moved = sa.and_(
+    waiting = sa.and_(
         jobs.c.target_node == node,
         jobs.c.holder.is_(None),
         jobs.c.state == JobState.PLACED,
         jobs.c.joined_to.is_(None),
         jobs.c.asked_node.is_(None),
     )
-    return tx.change(
-        jobs.update()
-        .where(moved)
-        .values(state=JobState.QUEUED, target_node=None, cause="node-lost")
-    )
+    rows = tx.list(sa.select(jobs).where(waiting).order_by(jobs.c.id).with_for_update())
+    for row in rows:
+        claims.requeue(tx, Job.from_row(row), "node-lost", rung_at=0.0)
+    return len(rows)

@@ -98,8 +98,10 @@ def submit_job(tx: Transaction, new: NewJob) -> Job:
     IdempotencyConflict, or RateLimitedHere when the queue is full.
     """
     body = digest_json(new.submission.model_dump(mode="json"))
-    if new.idempotency_key and (earlier := _find_idempotent(tx, new, body)):
-        return earlier
+    if new.idempotency_key:
+        tx.serialize(f"idempotency:{new.tenant}:{new.idempotency_key}")
+        if earlier := _find_idempotent(tx, new, body):
+            return earlier
     tx.serialize(f"submit:{new.tenant}:{new.fingerprint()}")
     leader = _find_leader(tx, new)
     if leader is None:
@@ -189,7 +191,7 @@ def _values(
     if leader is not None:
         shown = ("state", "cause", "node", "resolution_id", "bytes_done", "bytes_total")
         values |= {name: getattr(leader, name) for name in shown}
-        values |= {"joined_to": leader.id, "started_at": leader.started_at}
+        values |= {"joined_to": leader.id, "started_at": tx.now if leader.started_at else None}
     return values
 
 
@@ -199,6 +201,8 @@ def _merge_rank(tx: Transaction, leader_id: str, rank: int) -> None:
 
 
 def find_job(tx: Transaction, job_id: str) -> Job | None:
+    if "\0" in job_id:
+        return None  # PostgreSQL refuses to compare such a text
     row = tx.find(sa.select(jobs).where(jobs.c.id == job_id))
     return Job.from_row(row) if row else None
 

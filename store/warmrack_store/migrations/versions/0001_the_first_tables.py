@@ -180,7 +180,7 @@ def upgrade() -> None:
         sa.Column("pinned", sa.Boolean(), nullable=False),
         sa.Column("keep_alive_seconds", sa.Double(), nullable=False),
         sa.Column("in_flight", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("drain_requested", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("drain_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("receipt_id", sa.Text(), nullable=True),
         sa.Column("cause", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
