@@ -3,6 +3,7 @@
 import os
 import signal
 
+import warmrack
 from tests.acceptance.conftest import LLAMA
 from tests.acceptance.stack import Stack, running_stack, wait_until
 from tests.hub.control import Hub
@@ -44,7 +45,15 @@ def test_part_that_dies_is_started_again(hub: Hub) -> None:
             os.kill(old, signal.SIGKILL)
             wait_until(f"another {name}", lambda name=name, old=old: _other(stack, name, old))
         with stack.client() as client:
+            wait_until("the API", lambda: _answers(client))
             assert client.wait(client.load(LLAMA).id, timeout_seconds=120).state == "succeeded"
+
+
+def _answers(client: warmrack.Client) -> bool:
+    try:
+        return client.healthz()["status"] == "ok"
+    except warmrack.errors.Unreachable:
+        return False
 
 
 def _other(stack: Stack, name: str, old: int) -> bool:
