@@ -1,6 +1,7 @@
 """The test Hub and stacks that acceptance tests share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ TOKEN = "hf_let_me_in"
 def hub() -> Iterator[Hub]:
     """A Hub with public, gated, private and unsafe repositories; its own process."""
     llama = get_model_folder("tiny_llama")
-    repos = {
+    repos: dict[str, Served | Path] = {
         LLAMA: llama,
         SHARDED: get_model_folder("tiny_llama_sharded"),
         BERT: get_model_folder("tiny_bert"),

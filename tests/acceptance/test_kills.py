@@ -11,7 +11,7 @@ import pytest
 import warmrack
 from tests.acceptance.stack import Stack, running_stack, wait_until
 from tests.hub.control import Hub
-from tests.hub.faults import Rate
+from tests.hub.faults import Origin, Rate
 from tests.hub.models import get_model_folder
 
 SLOW_BYTES_PER_SECOND = 150_000
@@ -35,7 +35,7 @@ def name(hub: Hub) -> str:
 @pytest.fixture
 def slow(hub: Hub, name: str) -> Iterator[None]:
     number = hub.add_fault(
-        Rate(bytes_per_second=SLOW_BYTES_PER_SECOND), path=f"/{name}/", origin="cdn"
+        Rate(bytes_per_second=SLOW_BYTES_PER_SECOND), path=f"/{name}/", origin=Origin.CDN
     )
     yield
     hub.clear_faults(number)
@@ -113,7 +113,7 @@ def test_kill_of_a_warm_host_ends_its_stream_with_an_error(stack: Stack, name: s
         client.wait(client.load(name).id, timeout_seconds=90)
         pid = next(r.pid for r in client.residents() if r.model == name)
         assert pid is not None
-        stream = client.stream_task(name, "generate", {"prompt": "x", "max_tokens": 2000})
+        stream = client.stream_task(name, "generate", {"prompt": "x", "max_tokens": 500})
         next(stream)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(warmrack.errors.HostLost):

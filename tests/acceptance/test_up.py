@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 
 import warmrack
 from tests.acceptance.conftest import LLAMA
@@ -43,7 +44,7 @@ def test_part_that_dies_is_started_again(hub: Hub) -> None:
         for name in ("control", "broker", "node-0"):
             old = stack.find_pid(name)
             os.kill(old, signal.SIGKILL)
-            wait_until(f"another {name}", lambda name=name, old=old: _other(stack, name, old))
+            wait_until(f"another {name}", partial(_other, stack, name, old))
         with stack.client() as client:
             wait_until("the API", lambda: _answers(client))
             assert client.wait(client.load(LLAMA).id, timeout_seconds=120).state == "succeeded"
@@ -51,7 +52,7 @@ def test_part_that_dies_is_started_again(hub: Hub) -> None:
 
 def _answers(client: warmrack.Client) -> bool:
     try:
-        return client.healthz()["status"] == "ok"
+        return bool(client.healthz()["status"] == "ok")
     except warmrack.errors.Unreachable:
         return False
 

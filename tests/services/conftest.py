@@ -72,9 +72,7 @@ def sqlite(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def store(
-    request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path
-) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> Iterator[Store]:
     """An empty, migrated database of each kind, and a way to let time pass."""
     if request.param == "sqlite":
         with sqlite_store(tmp_path, sqlite_template) as made:

@@ -53,7 +53,9 @@ class Store:
         kind, endings = _TIMES
         with self.database.write() as tx:
             for table in metadata.tables.values():
-                times = [c for c in table.c if isinstance(c.type, kind) and c.name.endswith(endings)]
+                times = [
+                    c for c in table.c if isinstance(c.type, kind) and c.name.endswith(endings)
+                ]
                 if times:
                     tx.execute(table.update().values({c: c - seconds for c in times}))
 

@@ -363,7 +363,9 @@ def test_a_bad_last_event_id_is_refused(api: httpx.Client, last: str) -> None:
     assert is_problem(api.get(path, headers={"Last-Event-ID": last}), 400, "bad-request")
 
 
-@pytest.mark.parametrize("job_id", ["job_none", "%00", "a%00b", "..%2F..", "%F0%9F%92%A9", "x" * 9_000])
+@pytest.mark.parametrize(
+    "job_id", ["job_none", "%00", "a%00b", "..%2F..", "%F0%9F%92%A9", "x" * 9_000]
+)
 def test_a_strange_job_id_is_not_found(api: httpx.Client, job_id: str) -> None:
     for answer in (
         api.get(f"/api/v1/jobs/{job_id}"),

@@ -284,9 +284,7 @@ def test_a_requeued_leader_does_not_turn_back_the_clock_of_a_joined_job(store: S
 
 
 @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.PLACED])
-def test_a_job_that_nobody_holds_is_cancelled_at_once(
-    database: Database, state: JobState
-) -> None:
+def test_a_job_that_nobody_holds_is_cancelled_at_once(database: Database, state: JobState) -> None:
     job = submit(database, token=b"ciphertext")
     if state is JobState.PLACED:
         held = claimed(database)

@@ -383,22 +383,25 @@ def test_requests_take_turns_and_all_are_answered(nursery: Nursery, endless: Hos
     assert answers == [20] * 4
 
 
-def test_status_waits_for_the_next_state(nursery: Nursery, llama: HostSpec) -> None:
-    with running(nursery.launch, llama) as host:
+def test_status_waits_for_the_next_state(nursery: Nursery, endless: HostSpec) -> None:
+    """A stream keeps the host draining, however late the waiting request comes."""
+    answers: list[str] = []
+
+    def wait() -> None:
+        with connect(endless) as client:
+            query = {"after": "warm", "wait": "30"}
+            answers.append(client.get("/status", params=query).json()["state"])
+
+    with running(nursery.launch, endless) as host, connect(endless) as other:
         await_state(host.client, "warm")
-        answers: list[str] = []
-
-        def wait() -> None:
-            with connect(llama) as client:
-                query = {"after": "warm", "wait": "30"}
-                answers.append(client.get("/status", params=query).json()["state"])
-
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        assert host.client.get("/status?after=warm&wait=0.05").json()["state"] == "warm"
-        host.client.post("/drain", json={})
-        waiter.join(10)
-    assert answers in (["draining"], ["gone"])
+        with host.client.stream("POST", "/tasks/generate", json=ENDLESS, headers=SSE) as response:
+            assert next(read_events(response))[0] == "token"
+            waiter = threading.Thread(target=wait)
+            waiter.start()
+            assert other.get("/status?after=warm&wait=0.05").json()["state"] == "warm"
+            other.post("/drain", json={})
+            waiter.join(30)
+    assert answers == ["draining"]
 
 
 def test_second_host_on_one_socket_does_not_serve(nursery: Nursery, llama: HostSpec) -> None:

@@ -69,7 +69,9 @@ def test_a_caller_that_waits_gets_the_finished_job(
     services: Services, intake: Intake, foreign: Celery
 ) -> None:
     result = send(foreign, wait=True)
-    job_id = send(foreign, idempotency_key="after").get(timeout=_SECONDS, disable_sync_subtasks=False)
+    job_id = send(foreign, idempotency_key="after").get(
+        timeout=_SECONDS, disable_sync_subtasks=False
+    )
     leader = look(services.database, job_id).joined_to or job_id
     held = claimed(services.database)
     assert held.job_id == leader
@@ -100,7 +102,9 @@ def test_a_message_that_is_delivered_twice_is_one_job(
     again.start()
     try:
         result.get(timeout=_SECONDS, disable_sync_subtasks=False)
-        send(foreign, request={"model": "org/last"}).get(timeout=_SECONDS, disable_sync_subtasks=False)
+        send(foreign, request={"model": "org/last"}).get(
+            timeout=_SECONDS, disable_sync_subtasks=False
+        )
     finally:
         again.stop()
     assert count(services, jobs) == 2
@@ -109,7 +113,10 @@ def test_a_message_that_is_delivered_twice_is_one_job(
 def test_messages_with_one_idempotency_key_are_one_job(
     services: Services, intake: Intake, foreign: Celery
 ) -> None:
-    ids = {send(foreign, idempotency_key="k").get(timeout=_SECONDS, disable_sync_subtasks=False) for _ in range(3)}
+    ids = {
+        send(foreign, idempotency_key="k").get(timeout=_SECONDS, disable_sync_subtasks=False)
+        for _ in range(3)
+    }
     assert len(ids) == 1
 
 

@@ -145,9 +145,7 @@ class Agent:
             Parts(
                 node=self._node,
                 database=self._database,
-                hub=HubFacts(
-                settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed
-            ),
+                hub=HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed),
                 vault=read_vault(settings.cluster_key_file),
                 doorbell=self._doorbell,
                 wakeups=self._wakeups,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -283,7 +284,7 @@ class Pipeline:
             own = proof.model_copy(update={"asked": resolution.asked})
             return receipts.insert_receipt(tx, resolution_id, own)
 
-    def _move(self, activity: Activity, state: JobState, **changes: object) -> None:
+    def _move(self, activity: Activity, state: JobState, **changes: Any) -> None:
         activity.check()
         with self._parts.database.write() as tx:
             claims.move(tx, activity.claim, state, **changes)
@@ -295,7 +296,7 @@ class Pipeline:
         *,
         receipt: Receipt | None = None,
         resolution_id: str = "",
-        **changes: object,
+        **changes: Any,
     ) -> None:
         activity.check()
         with self._parts.database.write() as tx:

@@ -255,9 +255,7 @@ def promote_joined(tx: Transaction, job: Job) -> Job | None:
     tx.execute(jobs.update().where(jobs.c.id.in_(ids)).values(joined_to=heir, **queued))
     kept = {"resolution_id": job.resolution_id, "load_deaths": job.load_deaths}
     rank = min(row["rank"] for row in rows)
-    tx.execute(
-        jobs.update().where(jobs.c.id == heir).values(joined_to=None, rank=rank, **kept)
-    )
+    tx.execute(jobs.update().where(jobs.c.id == heir).values(joined_to=None, rank=rank, **kept))
     why = {"cause": "promoted", "leader": heir, "instead_of": job.id}
     events.append_with_joined(tx, heir, JobState.QUEUED, why)
     return find_job(tx, heir)
