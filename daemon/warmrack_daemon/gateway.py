@@ -1,8 +1,10 @@
 """The direct way to a warm model: find its host, wait for a cold one, relay the answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -25,8 +27,21 @@ from warmrack_store.submissions import Submission
 _IDLE_CONNECTIONS = 64
 _CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
+_ROUTE_SECONDS = 2.0
+"""How long a route is believed without a look at SQL. A host that drains says so itself, and one
+that is gone refuses the connection: both make the gateway look again at once."""
 _READ_SECONDS = 600.0
 """The longest silence of a host between two tokens, a long prompt's prefill included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way to one resident: `socket` on this machine, else over its node's ingress."""
+
+    resident: Resident
+    socket: str | None
+    url: str
+    until: float
 
 
 class Gateway:
@@ -38,6 +53,7 @@ class Gateway:
         self._resolved = Resolved(services)
         self._machine = machine_id()
         self._clients: dict[str, httpx.AsyncClient] = {}
+        self._routes: dict[str, Route] = {}
 
     async def close(self) -> None:
         for client in self._clients.values():
@@ -45,15 +61,15 @@ class Gateway:
 
     async def find_target(
         self, request: LoadRequest, token: str | None, patience_seconds: float
-    ) -> Resident:
-        """A warm resident that may serve the caller; loads the model where it is cold."""
+    ) -> Route:
+        """The way to a warm resident that may serve the caller; loads a cold model."""
         check_supported(request)
         resolution = self._resolved.find(request, token)
         if resolution is None:
             resolution = await run_in_threadpool(self._resolved.get, request, token)
-        resident = await run_in_threadpool(self._find_warm, resolution.cache_key)
-        if resident is not None:
-            return resident
+        route = await self._find_route(resolution.cache_key)
+        if route is not None:
+            return route
         if not self._services.settings.on_demand:
             raise ModelCold(
                 f"{request.model} is not warm, and on_demand is off",
@@ -61,9 +77,31 @@ class Gateway:
             )
         return await self._load(request, token, resolution, patience_seconds)
 
-    def _find_warm(self, cache_key: str) -> Resident | None:
+    async def _find_route(self, cache_key: str) -> Route | None:
+        """The way to a warm resident; remembered briefly, since every token waits for it."""
+        known = self._routes.get(cache_key)
+        if known is not None and known.until > time.monotonic():
+            return known
+        found = await run_in_threadpool(self._look_up, cache_key)
+        if found is None:
+            self._routes.pop(cache_key, None)
+        else:
+            self._routes[cache_key] = found
+        return found
+
+    def _look_up(self, cache_key: str) -> Route | None:
         with self._services.database.read() as tx:
-            return residents.find_warm(tx, cache_key)
+            resident = residents.find_warm(tx, cache_key)
+            node = nodes.find_node(tx, resident.node) if resident is not None else None
+        if resident is None or node is None:
+            return None
+        here = node.machine == self._machine
+        return Route(
+            resident=resident,
+            socket=resident.socket if here else None,
+            url="http://host" if here else f"{node.url}/hosts/{resident.id}",
+            until=time.monotonic() + _ROUTE_SECONDS,
+        )
 
     async def _load(
         self,
@@ -71,7 +109,7 @@ class Gateway:
         token: str | None,
         resolution: Resolution,
         patience_seconds: float,
-    ) -> Resident:
+    ) -> Route:
         submission = Submission(kind=JobKind.LOAD, request=request, priority=Priority.INTERACTIVE)
         job = await run_in_threadpool(submit, self._services, submission, token=token)
         deadline = asyncio.get_running_loop().time() + patience_seconds
@@ -79,9 +117,9 @@ class Gateway:
             while True:
                 job = await run_in_threadpool(self._get_job, job.id)
                 if job.state is JobState.SUCCEEDED:
-                    resident = await run_in_threadpool(self._find_warm, resolution.cache_key)
-                    if resident is not None:
-                        return resident
+                    route = await self._find_route(resolution.cache_key)
+                    if route is not None:
+                        return route
                 if job.state in (JobState.FAILED, JobState.CANCELLED):
                     raise WarmrackError.from_record(job.error or {})
                 left = deadline - asyncio.get_running_loop().time()
@@ -96,48 +134,41 @@ class Gateway:
 
     @asynccontextmanager
     async def open(
-        self, resident: Resident, task: str, payload: Mapping[str, Any], *, stream: bool
+        self, route: Route, task: str, payload: Mapping[str, Any], *, stream: bool
     ) -> AsyncIterator[httpx.Response]:
-        """The host's answer, read piece by piece; HostLost where the host is not there."""
-        client, url = await self._client(resident)
+        """The host's answer, read piece by piece.
+
+        Raises HostLost where the host is not there; the route to it is forgotten then, and also
+        where the host no longer takes work.
+        """
+        client = self._pooled(route)
         accept = "text/event-stream" if stream else "application/json"
         request = client.build_request(
-            "POST", f"{url}/tasks/{task}", json=payload, headers={"accept": accept}
+            "POST", f"{route.url}/tasks/{task}", json=payload, headers={"accept": accept}
         )
         try:
             response = await client.send(request, stream=True)
         except httpx.TransportError as error:
-            raise HostLost(f"the host of {resident.repository} does not answer") from error
+            self._routes.pop(route.resident.cache_key, None)
+            model = route.resident.repository
+            raise HostLost(f"the host of {model} does not answer") from error
+        if response.status_code >= 500:
+            self._routes.pop(route.resident.cache_key, None)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _client(self, resident: Resident) -> tuple[httpx.AsyncClient, str]:
-        node = await run_in_threadpool(self._get_node, resident.node)
-        if node.machine == self._machine and resident.socket is not None:
-            return self._pooled(resident.socket, resident.socket), "http://host"
-        if node.url is None:
-            raise HostLost(f"node {node.name} publishes no address to reach its hosts by")
-        client = self._pooled(node.name, None)
-        return client, f"{node.url}/hosts/{resident.id}"
-
-    def _get_node(self, name: str) -> nodes.Node:
-        with self._services.database.read() as tx:
-            node = nodes.find_node(tx, name)
-        if node is None:
-            raise HostLost(f"node {name} is not known any more")
-        return node
-
-    def _pooled(self, key: str, socket: str | None) -> httpx.AsyncClient:
+    def _pooled(self, route: Route) -> httpx.AsyncClient:
+        key = route.socket or route.resident.node
         client = self._clients.get(key)
         if client is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS)
             headers = {"X-Warmrack-Node-Token": self._services.vault.node_token}
             client = httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
+                transport=httpx.AsyncHTTPTransport(uds=route.socket, limits=limits),
                 timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
-                headers=headers if socket is None else {},
+                headers=headers if route.socket is None else {},
                 trust_env=False,
             )
             self._clients[key] = client

@@ -6,11 +6,22 @@ reaches 1.9.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from blake3 import blake3
 
 _LEAF = b"warmrack.leaf.v1\x00"
 _ROOT = b"warmrack.root.v1\x00"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorLeaf:
+    """One tensor of a file: its dtype in safetensors' spelling, its shape, and its digest."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    leaf: str
 
 
 def leaf_digest(dtype: str, shape: Sequence[int], data: memoryview | bytes) -> str:

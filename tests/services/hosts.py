@@ -17,10 +17,11 @@ from typing import Any
 import httpx
 
 from tests.hub.models import get_model_folder
+from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.facts import FileFact
 from warmrack_store.resolution import Memory, Resolution, Substitution
 from warmrack_store.tensors import leaf_digest
-from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, VerifiedFile
+from warmrack_workers.host_spec import ExpectedLeaf, HostSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTEXT_TOKENS = 256
@@ -130,7 +131,7 @@ def await_socket(path: Path, seconds: float = 60.0) -> None:
 
 
 def read_events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(event, data) of a stream, as they come."""
+    """(event, data) of a stream, as they come; dropping the iterator closes the stream."""
     name = ""
     for line in response.iter_lines():
         if line.startswith("event: "):
@@ -151,7 +152,7 @@ def _verify(path: Path) -> VerifiedFile:
     fact, stat = _fact(path), path.stat()
     return VerifiedFile(
         path=fact.path,
-        size=fact.size,
+        size_bytes=fact.size,
         digest=fact.digest,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         inode=stat.st_ino,

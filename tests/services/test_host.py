@@ -108,7 +108,8 @@ def test_forked_host_loads_proves_and_says_who_it_is(nursery: Nursery, llama: Ho
         )
         assert (
             status["bytes"]
-            >= sum(file.size for file in llama.files if file.path == "model.safetensors") - 10_000
+            >= sum(file.size_bytes for file in llama.files if file.path == "model.safetensors")
+            - 10_000
         )
         assert status["timings"].keys() >= {"load_seconds", "audit_seconds"}
 
@@ -299,7 +300,8 @@ def test_host_that_is_told_to_terminate_ends_at_once(nursery: Nursery, endless: 
     with running(nursery.launch, endless) as host:
         await_state(host.client, "warm")
         with host.client.stream("POST", "/tasks/generate", json=ENDLESS, headers=SSE) as response:
-            assert next(read_events(response))[0] == "token"
+            events = read_events(response)
+            assert next(events)[0] == "token"
             assert kill(host.identity, signal.SIGTERM)
             assert host.await_end(5)
 
@@ -395,7 +397,8 @@ def test_status_waits_for_the_next_state(nursery: Nursery, endless: HostSpec) ->
     with running(nursery.launch, endless) as host, connect(endless) as other:
         await_state(host.client, "warm")
         with host.client.stream("POST", "/tasks/generate", json=ENDLESS, headers=SSE) as response:
-            assert next(read_events(response))[0] == "token"
+            events = read_events(response)
+            assert next(events)[0] == "token"
             waiter = threading.Thread(target=wait)
             waiter.start()
             assert other.get("/status?after=warm&wait=0.05").json()["state"] == "warm"

@@ -85,7 +85,6 @@ class Agent:
             nursery=self._nursery,
             runtime_dir=self._runtime_dir,
             epoch=self._epoch,
-            cpu_devices=sum(device.kind == "cpu" for device in self._devices),
             threads=settings.threads,
             post=self._residency.post,
         )

@@ -1,27 +1,29 @@
 """What the residency loop causes: hosts started, watched, drained and ended; one thread a host."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import structlog
 
+from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.database import Database
 from warmrack_store.errors import Defect, HostLost, Integrity, WarmrackError
-from warmrack_store.ledgers import copies, tensors
-from warmrack_store.ledgers.tensors import Leaf
+from warmrack_store.ledgers import copies, nodes, tensors
+from warmrack_store.machine import machine_id
 from warmrack_store.resolution import Resolution
 from warmrack_store.states import ResidentState
+from warmrack_store.tensors import TensorLeaf
 from warmrack_workers.decide import Seat
 from warmrack_workers.devices.cpu import threads_per_device
 from warmrack_workers.host_process import Nursery
-from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, VerifiedFile, read_spec
+from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, read_spec
 from warmrack_workers.host_status import HostStatus
 from warmrack_workers.processes import ProcessIdentity, is_alive, kill
 from warmrack_workers.residency import Ended, Event, Launched, Order, Seen
@@ -57,7 +59,6 @@ class HostEffects:
         nursery: Nursery,
         runtime_dir: Path,
         epoch: int,
-        cpu_devices: int,
         threads: int | None,
         post: Callable[[Event], None],
     ) -> None:
@@ -65,7 +66,7 @@ class HostEffects:
         self._nursery = nursery
         self._runtime_dir = runtime_dir
         self._epoch = epoch
-        self._threads = threads or threads_per_device(cpu_devices)
+        self._threads = threads
         self._post = post
         self._hosts: dict[str, _Host] = {}
 
@@ -102,7 +103,12 @@ class HostEffects:
             self._kill(host)
 
     def find_left_running(self) -> Iterator[tuple[HostSpec, HostStatus]]:
-        """The hosts that an earlier agent started and that still answer; the rest is ended."""
+        """The hosts that an earlier agent started and that still answer; the rest is ended.
+
+        Folders of loads that were killed are removed.
+        """
+        for view in self._runtime_dir.glob("view-*"):
+            shutil.rmtree(view, ignore_errors=True)
         for spec_path in sorted(self._runtime_dir.glob("*.json")):
             try:
                 spec = read_spec(spec_path)
@@ -149,6 +155,8 @@ class HostEffects:
             self._hosts.pop(host.seat_id, None)
             for path in (host.spec_path, host.socket):
                 path.unlink(missing_ok=True)
+            if error is None:
+                host.spec_path.with_suffix(".log").unlink(missing_ok=True)
             self._post(Ended(seat_id=host.seat_id, error=error))
 
         threading.Thread(target=run, name=f"host-{host.seat_id[-6:]}", daemon=True).start()
@@ -173,6 +181,9 @@ class HostEffects:
             )
             if copy is None or not copy.complete or copy.folder is None:
                 raise HostLost(f"the copy of {resolution.repository} went away before its load")
+            threads = self._threads or threads_per_device(
+                nodes.count_devices(tx, "cpu", machine_id())
+            )
             leaves = _expected_leaves(
                 resolution, {d: tensors.list_leaves(tx, d) for d in _weight_digests(resolution)}
             )
@@ -182,10 +193,10 @@ class HostEffects:
             model=resolution.asked,
             resolution=resolution,
             snapshot_dir=Path(copy.folder),
-            files=tuple(_as_host_file(file) for file in copy.files),
+            files=tuple(VerifiedFile(**file) for file in copy.files),
             leaves=leaves,
             device=seat.device,
-            threads=self._threads,
+            threads=threads,
             context_tokens=resolution.memory.context_tokens,
             socket_path=host.socket,
             log_path=self._runtime_dir / f"{seat.id}.log",
@@ -264,7 +275,7 @@ def _weight_digests(resolution: Resolution) -> list[str]:
 
 
 def _expected_leaves(
-    resolution: Resolution, by_digest: Mapping[str, Sequence[Leaf]]
+    resolution: Resolution, by_digest: Mapping[str, Sequence[TensorLeaf]]
 ) -> dict[str, ExpectedLeaf]:
     """All tensors of the checkpoint by name; Integrity where a file's leaves are not on record."""
     leaves: dict[str, ExpectedLeaf] = {}
@@ -278,8 +289,3 @@ def _expected_leaves(
                 dtype=leaf.dtype, shape=leaf.shape, leaf=leaf.leaf, path=file.path
             )
     return leaves
-
-
-def _as_host_file(file: Mapping[str, Any]) -> VerifiedFile:
-    values = dict(file)
-    return VerifiedFile(size=values.pop("size_bytes"), **values)

@@ -15,12 +15,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 
+from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.tensors import leaf_digest
 from warmrack_workers.audit import Evidence, FileEvidence, TensorEvidence
 from warmrack_workers.backends import LoadedModel
 from warmrack_workers.backends.dtypes import stored_name
 from warmrack_workers.checkpoint_map import CheckpointMap, Merge, map_checkpoint
-from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, VerifiedFile
+from warmrack_workers.host_spec import ExpectedLeaf, HostSpec
 
 _CHUNK_BYTES = 1 << 20
 _LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "warmrack")
@@ -85,12 +86,16 @@ def _inspect_file(
     location: Path, path: str, expected: str, trusted: VerifiedFile | None
 ) -> FileEvidence:
     try:
-        stat = location.stat()
-        if trusted and _unchanged(stat, trusted):
-            size, sha256, actual = trusted.size, trusted.sha256, trusted.digest
+        if trusted and trusted.is_unchanged(location):
             return FileEvidence(
-                path=path, size=size, sha256=sha256, expected=expected, actual=actual, read=False
+                path=path,
+                size=trusted.size_bytes,
+                sha256=trusted.sha256,
+                expected=expected,
+                actual=trusted.digest,
+                read=False,
             )
+        stat = location.stat()
         sha256, git_sha1 = digest_file(location)
     except FileNotFoundError:
         return FileEvidence(path=path, size=0, sha256="", expected=expected, actual=None, read=True)
@@ -101,14 +106,6 @@ def _inspect_file(
         expected=expected,
         actual=sha256 if len(expected) == len(sha256) else git_sha1,
         read=True,
-    )
-
-
-def _unchanged(stat: os.stat_result, verified: VerifiedFile) -> bool:
-    return (stat.st_ino, stat.st_size, stat.st_mtime_ns) == (
-        verified.inode,
-        verified.size,
-        verified.mtime_ns,
     )
 
 

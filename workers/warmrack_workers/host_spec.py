@@ -4,24 +4,13 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.errors import Defect
 from warmrack_store.records import Record
 from warmrack_store.resolution import Resolution
 
 LONGEST_SOCKET_PATH = 107
 """sun_path in unix(7) has 108 bytes, the last one a NUL."""
-
-
-class VerifiedFile(Record):
-    """A file of the snapshot, and what it looked like when its digest was verified."""
-
-    path: str
-    size: int
-    digest: str
-    """The Hub's: a sha256 for LFS files, else git's blob sha1."""
-    sha256: str
-    inode: int
-    mtime_ns: int
 
 
 class ExpectedLeaf(Record):

@@ -177,11 +177,7 @@ class Snapshots:
     def _complete(self, resolution: Resolution, fetched: FetchedSnapshot, seconds: float) -> None:
         with self._database.write() as tx:
             for digest, found in fetched.leaves.items():
-                rows = [
-                    tensors.Leaf(name=t.name, dtype=t.dtype, shape=t.shape, leaf=t.leaf)
-                    for t in found
-                ]
-                tensors.put_leaves(tx, digest, rows)
+                tensors.put_leaves(tx, digest, found)
             copies.put_copy(
                 tx,
                 store=self._store,

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from warmrack_daemon.api.callers import HubToken, ServicesOf
 from warmrack_daemon.explaining import explain
 from warmrack_daemon.gateway import Gateway
-from warmrack_store.errors import Contradiction, HostLost, TaskNotFound, WarmrackError
+from warmrack_store.errors import Contradiction, HostLost, ModelCold, TaskNotFound, WarmrackError
 from warmrack_store.ledgers import nodes
 from warmrack_store.ledgers.residents import Resident
 from warmrack_store.records import Record, parse_record
@@ -64,23 +64,35 @@ async def call_task(
         patience = services.settings.patience_seconds
     if not task.replace("_", "").isalnum():
         raise TaskNotFound(f"there is no task {task[:80]!r}")
-    resident = await gateway.find_target(call.load_request(), token, patience)
-    stream = _EVENT_STREAM in accept
-    relay = gateway.open(resident, task, call.payload, stream=stream)
-    answer = await relay.__aenter__()
-    headers = _headers(resident)
-    if not answer.headers.get("content-type", "").startswith(_EVENT_STREAM):
+    load_request, stream = call.load_request(), _EVENT_STREAM in accept
+    for attempt in (1, 2):
+        route = await gateway.find_target(load_request, token, patience)
+        relay = gateway.open(route, task, call.payload, stream=stream)
         try:
-            body = await answer.aread()
-        except httpx.TransportError as error:
-            raise HostLost(f"the host of {resident.repository} ended in the middle") from error
-        finally:
-            await relay.__aexit__(None, None, None)
-        kind = answer.headers.get("content-type", "application/json")
-        return Response(body, answer.status_code, headers, media_type=kind)
-    return StreamingResponse(
-        _stream(relay, answer, resident), answer.status_code, headers, media_type=_EVENT_STREAM
-    )
+            answer = await relay.__aenter__()
+        except HostLost:
+            if attempt == 2:
+                raise
+            continue
+        if answer.status_code != ModelCold.status or attempt == 2:
+            break
+        await relay.__aexit__(None, None, None)  # it drains: another one may be warm, or loads
+    return await _answer(relay, answer, route.resident)
+
+
+async def _answer(relay: Any, answer: httpx.Response, resident: Resident) -> Response:
+    headers = _headers(resident)
+    if answer.headers.get("content-type", "").startswith(_EVENT_STREAM):
+        body = _stream(relay, answer, resident)
+        return StreamingResponse(body, answer.status_code, headers, media_type=_EVENT_STREAM)
+    try:
+        content = await answer.aread()
+    except httpx.TransportError as error:
+        raise HostLost(f"the host of {resident.repository} ended in the middle") from error
+    finally:
+        await relay.__aexit__(None, None, None)
+    kind = answer.headers.get("content-type", "application/json")
+    return Response(content, answer.status_code, headers, media_type=kind)
 
 
 def _headers(resident: Resident) -> dict[str, str]:

@@ -87,3 +87,10 @@ def list_silent(tx: Transaction, *, state: NodeState, seconds: float) -> Sequenc
     """Nodes in a state that have not been heard for some time."""
     silent = sa.and_(nodes.c.state == state, nodes.c.heartbeat_at < tx.now - seconds)
     return [Node.from_row(row) for row in tx.list(sa.select(nodes).where(silent))]
+
+
+def count_devices(tx: Transaction, kind: str, machine: str) -> int:
+    """The devices of a kind on one machine, over all its nodes that are there."""
+    here = (node for node in list_nodes(tx) if node.machine == machine)
+    there = (node for node in here if node.state in (NodeState.READY, NodeState.DRAINING))
+    return sum(device["kind"] == kind for node in there for device in node.devices)

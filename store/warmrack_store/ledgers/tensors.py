@@ -1,25 +1,15 @@
 """The leaves of every verified weight file, by the file's digest."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
 from warmrack_store.schema import tensors
+from warmrack_store.tensors import TensorLeaf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leaf:
-    """One tensor of a file: safetensors' dtype, shape, and the digest over both and its bytes."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    leaf: str
-
-
-def put_leaves(tx: Transaction, file_digest: str, leaves: Iterable[Leaf]) -> None:
+def put_leaves(tx: Transaction, file_digest: str, leaves: Iterable[TensorLeaf]) -> None:
     tx.serialize(f"tensors:{file_digest}")
     tx.execute(tensors.delete().where(tensors.c.file_digest == file_digest))
     rows = [
@@ -36,11 +26,13 @@ def put_leaves(tx: Transaction, file_digest: str, leaves: Iterable[Leaf]) -> Non
         tx.execute(tensors.insert(), rows)
 
 
-def list_leaves(tx: Transaction, file_digest: str) -> Sequence[Leaf]:
+def list_leaves(tx: Transaction, file_digest: str) -> Sequence[TensorLeaf]:
     rows = tx.list(
         sa.select(tensors).where(tensors.c.file_digest == file_digest).order_by(tensors.c.name)
     )
     return [
-        Leaf(name=row["name"], dtype=row["dtype"], shape=tuple(row["shape"]), leaf=row["leaf"])
+        TensorLeaf(
+            name=row["name"], dtype=row["dtype"], shape=tuple(row["shape"]), leaf=row["leaf"]
+        )
         for row in rows
     ]

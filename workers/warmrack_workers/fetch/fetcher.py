@@ -15,8 +15,9 @@ from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.errors import Cancelled, Integrity, Timeout, UnsafeFormat
 from warmrack_store.facts import FileFact
 from warmrack_store.refs import check_file_path
+from warmrack_store.tensors import TensorLeaf
 from warmrack_workers.fetch.blob_fetch import BlobFetch
-from warmrack_workers.fetch.leaves import TensorLeaf, hash_leaves
+from warmrack_workers.fetch.leaves import hash_leaves
 from warmrack_workers.fetch.patience import Patience
 from warmrack_workers.fetch.sources import Source
 from warmrack_workers.fetch.tally import FetchProgress, Tally

@@ -4,7 +4,6 @@ import mmap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
@@ -15,20 +14,10 @@ from warmrack_store.cache.safetensors_header import (
     parse_spans,
 )
 from warmrack_store.errors import Cancelled
-from warmrack_store.tensors import leaf_digest
+from warmrack_store.tensors import TensorLeaf, leaf_digest
 
 _THREADS = 2
 """BLAKE3 leaves the interpreter's lock while it hashes; two threads outrun any disk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorLeaf:
-    name: str
-    dtype: str
-    """In safetensors' spelling."""
-    shape: tuple[int, ...]
-    leaf: str
-    """See `warmrack_store.tensors.leaf_digest`."""
 
 
 def hash_leaves(location: Path, halt: Event | None = None) -> tuple[TensorLeaf, ...]:

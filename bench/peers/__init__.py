@@ -1,0 +1,1 @@
+"""What warmrack is compared with, each as processes of its own."""
