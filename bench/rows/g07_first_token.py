@@ -41,7 +41,7 @@ def _read_host(stack: Stack) -> HostSpec:
     database = Database(f"sqlite:///{stack.state_dir / 'warmrack.db'}")
     try:
         with database.read() as tx:
-            (resident,) = residents.list_residents(tx)
+            (resident,) = residents.list_live(tx)
     finally:
         database.close()
     assert resident.socket is not None

@@ -32,8 +32,10 @@ _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
 _STOP_SECONDS = {"node": 12.0, "control": 5.0, "broker": 2.0}
 """Adds up to less than the 20 s after which a service manager kills."""
-_OWN_OF_NODES = frozenset({"node", "url", "api_key", "hub_token", "auth"})
-"""Settings that are not passed on: each node has a name of its own, and a client's are a client's."""
+_NOT_PASSED_ON = frozenset(
+    {"node", "ingress", "ingress_url", "url", "api_key", "hub_token", "auth"}
+)
+"""Each node has a name and a port of its own, and a client's settings are the client's."""
 
 
 def run_up(settings: Settings, host: str, port: int, node_count: int) -> None:
@@ -199,7 +201,7 @@ class Stack:
 def child_environment(settings: Settings) -> dict[str, str]:
     """The settings in force, as the children read them; this process's own WARMRACK_* are not."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WARMRACK_")}
-    values = settings.model_dump(mode="json", exclude=set(_OWN_OF_NODES), exclude_none=True)
+    values = settings.model_dump(mode="json", exclude=set(_NOT_PASSED_ON), exclude_none=True)
     values["database_url"] = settings.effective_database_url
     ours = {f"WARMRACK_{name.upper()}": _as_text(value) for name, value in values.items()}
     return {**kept, **ours, MARK: str(settings.state_dir)}

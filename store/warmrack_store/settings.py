@@ -67,6 +67,13 @@ class Settings(Record):
         "auto", description="auto, or a list such as cpu:0=4GiB,cpu:1=4GiB or cuda:0."
     )
     node: str = Field(default_factory=socket.gethostname, description="This node's name.")
+    ingress: str = Field(
+        "127.0.0.1:0",
+        description="host:port where the node takes relayed tasks; port 0: any free one.",
+    )
+    ingress_url: str | None = Field(
+        None, description="How other machines reach that; default: made from the address."
+    )
     cache_quota: int | None = Field(None, description="Bytes the cache may hold, e.g. 500GiB.")
     lease_seconds: float = Field(
         6.0, ge=1, le=3600, description="How long a claim lives without its holder renewing it."

@@ -37,6 +37,7 @@ from warmrack_workers.devices import list_devices
 from warmrack_workers.effects import HostEffects
 from warmrack_workers.heart import Heart
 from warmrack_workers.host_process import Nursery
+from warmrack_workers.ingress import Ingress
 from warmrack_workers.pipeline import Parts, Pipeline
 from warmrack_workers.residency import Nudge, Residency
 from warmrack_workers.snapshots import Snapshots
@@ -73,7 +74,13 @@ class Agent:
         self._runtime_dir = _runtime_dir(settings)
         self._versions = {name: metadata.version(name) for name in _LIBRARIES}
         self._nursery = Nursery(self._runtime_dir / "nursery.log")
-        self._epoch = self._register()
+        self._ingress = Ingress(
+            settings.ingress,
+            node_token=read_vault(settings.cluster_key_file).node_token,
+            find_socket=self._find_socket,
+        )
+        listening = self._ingress.start()
+        self._epoch = self._register(settings.ingress_url or listening)
         self._residency = Residency(
             database=self._database,
             node=self._node,
@@ -118,7 +125,10 @@ class Agent:
         # Celery's own handlers hold while it starts; they only end its worker.
         self._shut_down()
 
-    def _register(self) -> int:
+    def _find_socket(self, seat_id: str) -> str | None:
+        return self._effects.find_socket(seat_id)
+
+    def _register(self, url: str) -> int:
         devices = [
             {"name": d.name, "kind": d.kind, "budget_bytes": d.budget_bytes} for d in self._devices
         ]
@@ -126,7 +136,7 @@ class Agent:
             return nodes.register(
                 tx,
                 self._node,
-                url=None,
+                url=url,
                 mirror_url=None,
                 machine=machine_id(),
                 store=self._store,

@@ -73,6 +73,11 @@ class HostEffects:
     def socket_of(self, seat_id: str) -> str:
         return str(self._runtime_dir / f"{seat_id}.sock")
 
+    def find_socket(self, seat_id: str) -> str | None:
+        """Of a host that is here; None for any other."""
+        host = self._hosts.get(seat_id)
+        return str(host.socket) if host is not None else None
+
     def start(self, seat: Seat, order: Order) -> None:
         host = _Host(
             seat_id=seat.id,

@@ -197,7 +197,7 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     `error` says why (Cancelled, Timeout, Expired). A joined job ends alone; a job that others
     have joined hands its place to the oldest of them first.
     """
-    job = _lock(tx, job_id)
+    job = get_job(tx, job_id, locked=True)
     if job.state.terminal:
         return job
     if job.joined_to is not None or promote_joined(tx, job):
@@ -207,12 +207,6 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     else:
         held = sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch)
         _update(tx, job.id, {"cancel_cause": error.code}, held)
-    return get_job(tx, job_id)
-
-
-def _lock(tx: Transaction, job_id: str) -> Job:
-    """The job, which nobody else moves before this transaction ends; raises JobNotFound."""
-    tx.find(sa.select(jobs.c.id).where(jobs.c.id == job_id).with_for_update())
     return get_job(tx, job_id)
 
 
@@ -285,7 +279,7 @@ def requeue_lost(tx: Transaction, lost: Job, *, max_load_deaths: int) -> Job:
 
     Raises LostClaim where the holder has come back or let go since `lost` was read.
     """
-    job = _lock(tx, lost.id)
+    job = get_job(tx, lost.id, locked=True)
     expired = job.lease_until is not None and job.lease_until < tx.now
     if job.state.terminal or job.epoch != lost.epoch or not expired:
         raise LostClaim(job.id)

@@ -200,15 +200,18 @@ def _merge_rank(tx: Transaction, leader_id: str, rank: int) -> None:
     tx.execute(jobs.update().where(jobs.c.id == leader_id, jobs.c.rank > rank).values(rank=rank))
 
 
-def find_job(tx: Transaction, job_id: str) -> Job | None:
+def find_job(tx: Transaction, job_id: str, *, locked: bool = False) -> Job | None:
+    """The job; `locked`: nobody else moves it before this transaction ends."""
     if "\0" in job_id:
         return None  # PostgreSQL refuses to compare such a text
-    row = tx.find(sa.select(jobs).where(jobs.c.id == job_id))
+    query = sa.select(jobs).where(jobs.c.id == job_id)
+    row = tx.find(query.with_for_update() if locked else query)
     return Job.from_row(row) if row else None
 
 
-def get_job(tx: Transaction, job_id: str) -> Job:
-    job = find_job(tx, job_id)
+def get_job(tx: Transaction, job_id: str, *, locked: bool = False) -> Job:
+    """As `find_job`; raises JobNotFound."""
+    job = find_job(tx, job_id, locked=locked)
     if job is None:
         raise JobNotFound(f"there is no job {job_id[:80]!r}")
     return job
@@ -223,6 +226,8 @@ def list_jobs(
     limit: int = 50,
 ) -> Sequence[Job]:
     """The newest jobs first; `before` is the id that the last page ended with."""
+    if "\0" in f"{model}{before}":
+        return []  # as in find_job
     query = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit)
     if state is not None:
         query = query.where(jobs.c.state == state)
