@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import psycopg
 import redis
@@ -154,7 +155,9 @@ def _launch(install: Path, root: Path) -> "subprocess.Popen[bytes]":
         install = root / package.name / install.name
         owner = pwd.getpwnam(user)
         os.chown(root, owner.pw_uid, owner.pw_gid)
-    groups = {} if user is None else {"group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    groups: dict[str, Any] = (
+        {} if user is None else {"group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    )
     data = root / "data"
     make = [str(install / "bin/initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
     made = subprocess.run(make, user=user, cwd=root, capture_output=True, check=False, **groups)

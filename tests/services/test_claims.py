@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ WORK = (JobState.PLACED, JobState.FETCHING, JobState.LOADING, JobState.RUNNING)
 _DEATHS = 3
 
 
-def move(database: Database, held: Claim, state: JobState, **changes: object) -> Job:
+def move(database: Database, held: Claim, state: JobState, **changes: Any) -> Job:
     with database.write() as tx:
         return claims.move(tx, held, state, **changes)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -73,7 +74,7 @@ def test_what_differs_in_rights_or_work_does_not_join(
 
 
 def test_two_equal_task_jobs_do_not_join(database: Database) -> None:
-    task = {"kind": "task", "task": "generate", "payload": {"prompt": "hi"}}
+    task: dict[str, Any] = {"kind": "task", "task": "generate", "payload": {"prompt": "hi"}}
     assert submit(database, **task).joined_to is None
     assert submit(database, **task).joined_to is None
 
