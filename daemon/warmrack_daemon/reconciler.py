@@ -19,10 +19,11 @@ from warmrack_daemon.api.views import job_view
 from warmrack_daemon.services import Services
 from warmrack_store.errors import Ended, Expired, StoreUnavailable, Timeout
 from warmrack_store.ledgers import (
-    claims,
+    cancels,
     deadlines,
     jobs,
     leases,
+    moves,
     nodes,
     outbox,
     residents,
@@ -87,10 +88,10 @@ class Reconciler:
 
     def _requeue_lost(self) -> None:
         with self._services.database.read() as tx:
-            lost = claims.list_expired_leases(tx)
+            lost = deadlines.list_expired_leases(tx)
         for job in lost:
-            with suppress(claims.LostClaim), self._services.database.write() as tx:
-                claims.requeue_lost(tx, job, max_load_deaths=_MAX_LOAD_DEATHS)
+            with suppress(moves.LostClaim), self._services.database.write() as tx:
+                deadlines.requeue_lost(tx, job, max_load_deaths=_MAX_LOAD_DEATHS)
             self._note("lease-lost", job=job.id, holder=job.holder)
             self._services.wakeups.publish(job.id)
 
@@ -105,8 +106,8 @@ class Reconciler:
                 for job in deadlines.list_timed_out(tx)
             ]
         for job_id, error in overdue:
-            with suppress(claims.LostClaim), self._services.database.write() as tx:
-                claims.request_cancel(tx, job_id, error)
+            with suppress(moves.LostClaim), self._services.database.write() as tx:
+                cancels.request_cancel(tx, job_id, error)
             self._note("overdue", job=job_id)
             self._services.wakeups.publish(job_id)
 

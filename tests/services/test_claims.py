@@ -19,9 +19,10 @@ from tests.services.submitted import (
 )
 from warmrack_store.database import Database
 from warmrack_store.errors import Cancelled, Expired, HubUnavailable, Timeout
-from warmrack_store.ledgers import claims, events, jobs, secrets
-from warmrack_store.ledgers.claims import Claim, LostClaim
+from warmrack_store.ledgers import cancels, claims, deadlines, events, jobs, moves, secrets
+from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.jobs import Job
+from warmrack_store.ledgers.moves import LostClaim
 from warmrack_store.schema import jobs as rows
 from warmrack_store.schema import secrets as secret_rows
 from warmrack_store.states import MOVES, TERMINAL, JobState
@@ -37,7 +38,7 @@ def move(database: Database, held: Claim, state: JobState, **changes: Any) -> Jo
 
 def cancel(database: Database, job_id: str, error: Cancelled | Timeout | Expired) -> Job:
     with database.write() as tx:
-        return claims.request_cancel(tx, job_id, error)
+        return cancels.request_cancel(tx, job_id, error)
 
 
 def bring_to(database: Database, held: Claim, state: JobState) -> None:
@@ -50,10 +51,10 @@ def bring_to(database: Database, held: Claim, state: JobState) -> None:
 
 def requeue_all_lost(database: Database) -> list[str]:
     with database.read() as tx:
-        lost = claims.list_expired_leases(tx)
+        lost = deadlines.list_expired_leases(tx)
     for job in lost:
         with database.write() as tx:
-            claims.requeue_lost(tx, job, max_load_deaths=_DEATHS)
+            deadlines.requeue_lost(tx, job, max_load_deaths=_DEATHS)
     return [job.id for job in lost]
 
 
@@ -216,11 +217,11 @@ def test_a_lease_renewed_between_the_look_and_the_requeue_stands(database: Datab
     job = submit(database)
     held = claimed(database, seconds=LAPSED_SECONDS)
     with database.read() as tx:
-        lost = claims.list_expired_leases(tx)
+        lost = deadlines.list_expired_leases(tx)
     with database.write() as tx:
         claims.renew(tx, held.holder, LEASE_SECONDS)
     with pytest.raises(LostClaim), database.write() as tx:
-        claims.requeue_lost(tx, lost[0], max_load_deaths=_DEATHS)
+        deadlines.requeue_lost(tx, lost[0], max_load_deaths=_DEATHS)
     assert look(database, job.id).holder == held.holder
 
 
@@ -309,7 +310,7 @@ def test_the_holder_of_a_cancelled_job_is_asked_and_ends_it(
     asked = cancel(database, job.id, Timeout("too long"))
     assert (asked.state, asked.cancel_cause, asked.holder) == (state, "timeout", "h0")
     with database.write() as tx:
-        claims.end_ended(tx, claims.get_held(tx, held), Timeout("too long"))
+        moves.end_ended(tx, claims.get_held(tx, held), Timeout("too long"))
     assert look(database, job.id).state is JobState.CANCELLED
 
 

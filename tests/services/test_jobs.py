@@ -13,7 +13,7 @@ from tests.services.stores import Store
 from tests.services.submitted import claimed, look, new_job, submit, told
 from warmrack_store.database import Database
 from warmrack_store.errors import Cancelled, IdempotencyConflict, JobNotFound, RateLimitedHere
-from warmrack_store.ledgers import claims, jobs
+from warmrack_store.ledgers import cancels, claims, jobs
 from warmrack_store.schema import job_events, secrets
 from warmrack_store.schema import jobs as rows
 from warmrack_store.states import JobState, Priority
@@ -91,7 +91,7 @@ def test_a_job_that_is_asked_to_end_is_not_joined(database: Database) -> None:
     first = submit(database)
     claimed(database)
     with database.write() as tx:
-        claims.request_cancel(tx, first.id, Cancelled("enough"))
+        cancels.request_cancel(tx, first.id, Cancelled("enough"))
     assert submit(database).joined_to is None
 
 
@@ -151,7 +151,7 @@ def test_one_idempotency_key_from_many_threads_is_one_job(database: Database) ->
 def test_a_key_gives_its_job_even_after_that_has_ended(database: Database) -> None:
     job = submit(database, key="k")
     with database.write() as tx:
-        claims.request_cancel(tx, job.id, Cancelled("enough"))
+        cancels.request_cancel(tx, job.id, Cancelled("enough"))
     again = submit(database, key="k")
     assert (again.id, again.state) == (job.id, JobState.CANCELLED)
 

@@ -4,8 +4,9 @@ import threading
 from dataclasses import dataclass, field
 
 from warmrack_store.errors import Cancelled, Ended, Expired, Timeout
-from warmrack_store.ledgers.claims import Claim, LostClaim
+from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.leases import Lease
+from warmrack_store.ledgers.moves import LostClaim
 
 _BY_CAUSE: dict[str, type[Ended]] = {kind.code: kind for kind in (Cancelled, Timeout, Expired)}
 

@@ -38,8 +38,9 @@ from warmrack_workers.effects import HostEffects
 from warmrack_workers.heart import Heart
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.ingress import Ingress
+from warmrack_workers.orders import Nudge
 from warmrack_workers.pipeline import Parts, Pipeline
-from warmrack_workers.residency import Nudge, Residency
+from warmrack_workers.residency import Residency
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_schemas import list_schemas
 

@@ -25,8 +25,8 @@ from warmrack_workers.devices.cpu import threads_per_device
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, read_spec
 from warmrack_workers.host_status import HostStatus
+from warmrack_workers.orders import Ended, Event, Launched, Order, Seen
 from warmrack_workers.processes import ProcessIdentity, is_alive, kill
-from warmrack_workers.residency import Ended, Event, Launched, Order, Seen
 
 log = structlog.get_logger()
 _START_SECONDS = 60.0

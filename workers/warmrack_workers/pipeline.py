@@ -1,7 +1,5 @@
 """The way of one job: resolve, place, fetch, load, run, each step taken up where it stands."""
 
-import random
-from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
@@ -14,18 +12,13 @@ from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.database import Database
 from warmrack_store.durations import parse_duration
 from warmrack_store.errors import (
-    Defect,
-    Ended,
     HostLost,
     Integrity,
-    Poisonous,
     StoreUnavailable,
-    Transient,
-    WarmrackError,
 )
 from warmrack_store.hub import HubFacts
 from warmrack_store.ledgers import claims, copies, receipts, resolutions, secrets
-from warmrack_store.ledgers.claims import Claim, LostClaim
+from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.pool import get_rates, list_views
 from warmrack_store.placement import Need, plan_placement
@@ -35,15 +28,14 @@ from warmrack_store.resolving import resolve_request
 from warmrack_store.states import JobKind, JobState, Tier
 from warmrack_store.submissions import PINNED, Submission
 from warmrack_store.vault import Vault
-from warmrack_workers.activity import Activities, Activity, Stopping
-from warmrack_workers.residency import Order, Residency, Warmed
+from warmrack_workers.activity import Activities, Activity
+from warmrack_workers.endings import Endings
+from warmrack_workers.orders import Order, Warmed
+from warmrack_workers.residency import Residency
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_runs import run_task
 
 log = structlog.get_logger()
-_FIRST_BACKOFF_SECONDS = 1.0
-_LONGEST_BACKOFF_SECONDS = 300.0
-_MAX_LOAD_DEATHS = 3
 _LOOK_SECONDS = 0.1
 
 
@@ -70,78 +62,17 @@ class Pipeline:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._endings = Endings(parts.database)
 
     def run(self, claim: Claim, job: Job) -> None:
         """Work on a job until it has ended, moved to another node, or gone back to the queue."""
         activity = Activity(claim=claim)
         self._parts.activities.add(activity)
         try:
-            self._conclude(activity, job, lambda: self._advance(activity, job))
+            self._endings.conclude(activity, job, lambda: self._advance(activity, job))
         finally:
             self._parts.activities.remove(activity)
             self._parts.wakeups.publish(job.id)
-
-    def _conclude(self, activity: Activity, job: Job, work: Callable[[], None]) -> None:
-        """Do the work, and write down how it ended."""
-        claim = activity.claim
-        try:
-            work()
-        except LostClaim:
-            log.info("A job was taken over.", action="claim-lost", job=job.id)
-        except Stopping:
-            self._write(lambda tx: claims.give_back(tx, claim, "worker-stopped"))
-        except Ended as error:
-            self._end(claim, error)
-        except Transient as error:
-            self._retry(claim, error)
-        except WarmrackError as error:
-            self._fail(claim, error)
-        except Exception as error:
-            log.exception("A job failed by our fault.", action="job-defect", job=job.id)
-            self._fail(claim, Defect(f"{type(error).__name__}: {error}"))
-
-    def _write(self, change: Callable[..., object]) -> None:
-        """One short transaction; where the claim is lost there is nothing to write."""
-        try:
-            with self._parts.database.write() as tx:
-                change(tx)
-        except LostClaim:
-            log.info("A job was taken over.", action="claim-lost")
-        except StoreUnavailable as error:
-            # The lease runs out and the reconciler queues the job again.
-            log.warning("A job's end is not stored.", action="store-wait", error=error.message)
-
-    def _end(self, claim: Claim, error: Ended) -> None:
-        self._write(lambda tx: claims.end_ended(tx, claims.get_held(tx, claim), error))
-
-    def _fail(self, claim: Claim, error: WarmrackError) -> None:
-        log.info("A job failed.", action="job-failed", job=claim.job_id, code=error.code)
-        record = error.to_record()
-        self._write(
-            lambda tx: claims.finish(tx, claim, JobState.FAILED, cause=error.code, error=record)
-        )
-
-    def _retry(self, claim: Claim, error: Transient) -> None:
-        """Back to the queue, or failed where the attempts are used up or it keeps dying in loads."""
-        try:
-            with self._parts.database.write() as tx:
-                job = claims.get_held(tx, claim)
-                died = isinstance(error, HostLost) and job.state is JobState.LOADING
-                deaths = job.load_deaths + (1 if died else 0)
-                if deaths >= _MAX_LOAD_DEATHS:
-                    last = Poisonous(f"its host died {deaths} times while loading: {error.message}")
-                    record = last.to_record()
-                    claims.finish(tx, claim, JobState.FAILED, cause=last.code, error=record)
-                elif job.attempt >= job.max_attempts:
-                    record = error.to_record()
-                    claims.finish(tx, claim, JobState.FAILED, cause=error.code, error=record)
-                else:
-                    delay = backoff_seconds(job.attempt, error.retry_after_seconds)
-                    claims.retry_later(tx, claim, error, delay, load_deaths=deaths)
-        except LostClaim:
-            log.info("A job was taken over.", action="claim-lost", job=claim.job_id)
-        except StoreUnavailable as failure:
-            log.warning("A job's end is not stored.", action="store-wait", error=failure.message)
 
     def _advance(self, activity: Activity, job: Job) -> None:
         submission = job.get_submission()
@@ -312,9 +243,3 @@ def _wait(answer: "Future[Warmed]", activity: Activity) -> Warmed:
             return answer.result(timeout=_LOOK_SECONDS)
         except NotYet:
             activity.check()
-
-
-def backoff_seconds(attempt: int, retry_after_seconds: float | None) -> float:
-    """Exponential with full jitter; never sooner than the other side asked for."""
-    longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2.0 ** (attempt - 1))
-    return max(random.uniform(0.0, longest), retry_after_seconds or 0.0)

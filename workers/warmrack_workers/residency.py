@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import structlog
 
@@ -20,92 +19,26 @@ from warmrack_store.errors import HostLost, StoreUnavailable, WarmrackError
 from warmrack_store.ledgers import rates, receipts, residents
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.ledgers.pool import HOST_SECONDS
-from warmrack_store.resolution import Resolution
 from warmrack_store.states import ResidentState
 from warmrack_workers.decide import Plan, Seat, Want, decide
 from warmrack_workers.host_status import HostStatus
-from warmrack_workers.processes import ProcessIdentity
+from warmrack_workers.orders import (
+    Effects,
+    Ended,
+    Event,
+    Launched,
+    Nudge,
+    Order,
+    Seen,
+    Wanted,
+    Warmed,
+    Withdrawn,
+)
 
 log = structlog.get_logger()
 _TICK_SECONDS = 1.0
 _FIRST_USE_SECONDS = 30.0
 """How long a just-loaded model is kept for whoever asked, so that small devices make progress."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a job wants warm."""
-
-    job_id: str
-    resolution_id: str
-    resolution: Resolution
-    rank: int
-    keep_alive_seconds: float
-    pinned: bool
-    store: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warmed:
-    """The answer to an order."""
-
-    resident_id: str
-    receipt_id: str
-    resolution_id: str
-    """What the resident was loaded for: another spelling, perhaps, of the same weights."""
-    socket: str
-    joined: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    order: Order
-    answer: "Future[Warmed]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Withdrawn:
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launched:
-    seat_id: str
-    identity: ProcessIdentity
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    seat_id: str
-    status: HostStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """The host's process is gone, or was never there; `error` says why, where it is known."""
-
-    seat_id: str
-    error: WarmrackError | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nudge:
-    """Something changed in SQL: look now rather than at the next tick."""
-
-
-Event = Wanted | Withdrawn | Launched | Seen | Ended | Nudge
-
-
-class Effects(Protocol):
-    """All that the loop may cause. Each returns at once; what follows comes back as an event."""
-
-    def socket_of(self, seat_id: str) -> str: ...
-
-    def start(self, seat: Seat, order: Order) -> None: ...
-
-    def drain(self, seat_id: str) -> None: ...
-
-    def kill(self, seat_id: str) -> None: ...
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
 from warmrack_daemon.waiters import Waiters
 from warmrack_store.errors import Cancelled, ReceiptNotFound
-from warmrack_store.ledgers import claims, events, jobs, receipts, resolutions
+from warmrack_store.ledgers import cancels, events, jobs, receipts, resolutions
 from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission
 
@@ -85,7 +85,7 @@ async def show_job(
 def cancel_job(job_id: str, services: ServicesOf) -> dict[str, Any]:
     """Ask for the job's end; a held one ends when its holder has let go."""
     with services.database.write() as tx:
-        claims.request_cancel(tx, job_id, Cancelled(f"job {job_id} was cancelled"))
+        cancels.request_cancel(tx, job_id, Cancelled(f"job {job_id} was cancelled"))
     services.wakeups.publish(job_id)
     return find_view(services, job_id)
 

@@ -1,14 +1,15 @@
-"""Which jobs are overdue or unheard: what the reconciler looks for."""
+"""Which jobs are overdue, unheard or left by their holder: what the reconciler looks for."""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
-from warmrack_store.ledgers import claims
-from warmrack_store.ledgers.jobs import Job
+from warmrack_store.errors import Poisonous
+from warmrack_store.ledgers.jobs import Job, get_job
+from warmrack_store.ledgers.moves import LostClaim, end, requeue
 from warmrack_store.schema import jobs
-from warmrack_store.states import TERMINAL, WAITING, JobState
+from warmrack_store.states import HELD, TERMINAL, WAITING, JobState
 
 
 def list_expired(tx: Transaction) -> Sequence[Job]:
@@ -71,5 +72,35 @@ def release_from_node(tx: Transaction, node: str) -> int:
     )
     rows = tx.list(sa.select(jobs).where(waiting).order_by(jobs.c.id).with_for_update())
     for row in rows:
-        claims.requeue(tx, Job.from_row(row), "node-lost", rung_at=0.0)
+        requeue(tx, Job.from_row(row), "node-lost", rung_at=0.0)
     return len(rows)
+
+
+def list_expired_leases(tx: Transaction) -> Sequence[Job]:
+    rows = tx.list(
+        sa.select(jobs).where(
+            jobs.c.holder.is_not(None),
+            jobs.c.state.in_(HELD | WAITING),
+            jobs.c.lease_until < tx.now,
+        )
+    )
+    return [Job.from_row(row) for row in rows]
+
+
+def requeue_lost(tx: Transaction, lost: Job, *, max_load_deaths: int) -> Job:
+    """Take a job from a holder whose lease ran out. Dying again and again in a load ends it.
+
+    Raises LostClaim where the holder has come back or let go since `lost` was read.
+    """
+    job = get_job(tx, lost.id, locked=True)
+    expired = job.lease_until is not None and job.lease_until < tx.now
+    if job.state.terminal or job.epoch != lost.epoch or not expired:
+        raise LostClaim(job.id)
+    deaths = job.load_deaths + (1 if job.state is JobState.LOADING else 0)
+    if deaths >= max_load_deaths and job.cancel_cause is None:
+        error = Poisonous(f"its worker died {deaths} times while loading it")
+        end(tx, job, JobState.FAILED, cause=error.code, error=error.to_record(), load_deaths=deaths)
+    else:
+        held = {"holder": job.holder or ""}
+        requeue(tx, job, "lease-lost", held, load_deaths=deaths, rung_at=0.0)
+    return get_job(tx, job.id)
