@@ -26,7 +26,7 @@ from warmrack_workers.host_process import Nursery
 from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, read_spec
 from warmrack_workers.host_status import HostStatus
 from warmrack_workers.orders import Ended, Event, Launched, Order, Seen
-from warmrack_workers.processes import ProcessIdentity, is_alive, kill
+from warmrack_workers.processes import ProcessIdentity, is_alive, kill, wait_end
 
 log = structlog.get_logger()
 _START_SECONDS = 60.0
@@ -215,19 +215,18 @@ class HostEffects:
         with _client(host.socket) as client:
             while not host.killed.is_set():
                 params = {}
-                if state not in (None, ResidentState.WARM, ResidentState.DRAINING):
+                if state not in (None, ResidentState.WARM):
                     params = {"after": state, "wait": f"{_STATUS_WAIT_SECONDS:g}"}
                 status = _read_status(client, params)
-                if status is not None:
-                    state = status.state
-                    self._post(Seen(seat_id=host.seat_id, status=status))
-                elif not is_alive(host.identity):
-                    return
-                elif state is None and time.monotonic() > deadline:
-                    raise HostLost(f"the host did not listen within {_START_SECONDS:g} s")
-                if state is None:
-                    host.nudged.wait(_CONNECT_PAUSE_SECONDS)
-                elif not params:
+                if status is None:
+                    if wait_end(host.identity, _CONNECT_PAUSE_SECONDS):
+                        return
+                    if state is None and time.monotonic() > deadline:
+                        raise HostLost(f"the host did not listen within {_START_SECONDS:g} s")
+                    continue
+                state = status.state
+                self._post(Seen(seat_id=host.seat_id, status=status))
+                if state == ResidentState.WARM:
                     host.nudged.wait(_WATCH_SECONDS)
                     host.nudged.clear()
 

@@ -8,6 +8,7 @@ state; others ask (a drain, a pin) by a mark in the row, which the loop reads on
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,7 @@ import structlog
 
 from warmrack_store.database import Database
 from warmrack_store.errors import HostLost, StoreUnavailable, WarmrackError
-from warmrack_store.ledgers import rates, receipts, residents
 from warmrack_store.ledgers.ids import new_id
-from warmrack_store.ledgers.pool import HOST_SECONDS
 from warmrack_store.states import ResidentState
 from warmrack_workers.decide import Plan, Seat, Want, decide
 from warmrack_workers.host_status import HostStatus
@@ -34,6 +33,7 @@ from warmrack_workers.orders import (
     Warmed,
     Withdrawn,
 )
+from warmrack_workers.resident_rows import ResidentRows
 
 log = structlog.get_logger()
 _TICK_SECONDS = 1.0
@@ -62,11 +62,11 @@ class Residency:
     def __init__(
         self, *, database: Database, node: str, epoch: int, budgets: Mapping[str, int]
     ) -> None:
-        self._database = database
-        self._node = node
-        self._epoch = epoch
+        self._rows = ResidentRows(database, node=node, epoch=epoch)
         self._budgets = dict(budgets)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._untaken: deque[Event] = deque()
+        """Events that have come and are not dealt with: SQL may be away in the middle of one."""
         self._places: dict[str, _Place] = {}
         self._wants: dict[str, tuple[Want, Wanted]] = {}
         self._effects: Effects | None = None
@@ -127,17 +127,20 @@ class Residency:
             return events
 
     def _step(self, events: list[Event]) -> None:
-        for event in events:
-            self._take(event)
+        """One turn of the loop. An event whose writing fails is taken again in the next turn."""
+        self._untaken.extend(events)
+        nudged = any(isinstance(event, Nudge) for event in self._untaken)
+        while self._untaken:
+            self._take(self._untaken[0])
+            self._untaken.popleft()
         now = time.monotonic()
-        looks = now - self._looked_at >= _TICK_SECONDS or any(isinstance(e, Nudge) for e in events)
-        if looks:
+        if nudged or now - self._looked_at >= _TICK_SECONDS:
             self._look_at_rows()
             self._looked_at = now
         seats = [place.seat for place in self._places.values()]
         wants = [want for want, _ in self._wants.values()]
         self._apply(decide(self._budgets, seats, wants, now))
-        self._note_rows()
+        self._note_use()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -175,14 +178,8 @@ class Residency:
                 self._effects_now().kill(place.seat.id)
 
     def _note_launch(self, event: Launched) -> None:
-        place = self._places.get(event.seat_id)
-        if place is None:
-            return
-        identity = event.identity
-        with self._database.write() as tx:
-            residents.update_resident(
-                tx, event.seat_id, pid=identity.pid, start_time=identity.start_time
-            )
+        if event.seat_id in self._places:
+            self._rows.note_launch(event.seat_id, event.identity)
 
     def _note_status(self, event: Seen) -> None:
         place, status = self._places.get(event.seat_id), event.status
@@ -192,52 +189,36 @@ class Residency:
         if status.state is ResidentState.GONE and status.error is not None:
             place.error = WarmrackError.from_record(status.error.model_dump())
             return  # its end comes as an event of its own
-        became_warm = (
-            status.state is ResidentState.WARM and place.seat.state is not ResidentState.WARM
-        )
         state = status.state
         if place.seat.state is ResidentState.DRAINING or state is ResidentState.GONE:
             state = ResidentState.DRAINING
-        place.seat = replace(
+        seat = replace(
             place.seat,
             state=state,
             in_flight=status.in_flight,
             last_used_at=now - status.idle_seconds,
         )
-        if became_warm and state is ResidentState.WARM:
-            self._note_warm(place, status, now)
+        if state is ResidentState.WARM and place.seat.state is not ResidentState.WARM:
+            seat = self._note_warm(place, seat, status, now)
+        place.seat = seat
 
-    def _note_warm(self, place: _Place, status: HostStatus, now: float) -> None:
+    def _note_warm(self, place: _Place, seat: Seat, status: HostStatus, now: float) -> Seat:
+        """The seat of a model that has just become warm, its receipt stored first."""
         load_seconds = status.timings.get("ready_seconds", now - place.started_at)
+        place.receipt_id = self._rows.note_warm(seat.id, place.resolution_id, status, load_seconds)
+        log.info("A model is warm.", action="warm", resident=seat.id, model=status.repository)
         leased = now + _FIRST_USE_SECONDS if place.starter else 0.0
-        place.seat = replace(place.seat, load_seconds=load_seconds, leased_until=leased)
-        with self._database.write() as tx:
-            known = residents.find_resident(tx, place.seat.id)
-            if known is not None and known.receipt_id is not None:
-                place.receipt_id = known.receipt_id
-            elif status.receipt is not None:
-                place.receipt_id = receipts.insert_receipt(tx, place.resolution_id, status.receipt)
-                rates.record_rate(tx, self._node, HOST_SECONDS, load_seconds)
-            residents.update_resident(
-                tx,
-                place.seat.id,
-                state=ResidentState.WARM,
-                receipt_id=place.receipt_id,
-                pid=status.pid,
-                start_time=status.start_time,
-                warm_at=known.warm_at if known and known.warm_at else tx.now,
-            )
-        log.info("A model is warm.", action="warm", resident=place.seat.id, model=status.repository)
+        return replace(seat, load_seconds=load_seconds, leased_until=leased)
 
     def _note_end(self, event: Ended) -> None:
-        place = self._places.pop(event.seat_id, None)
+        place = self._places.get(event.seat_id)
         if place is None:
             return
         seat = place.seat
         error = event.error or place.error
-        with self._database.write() as tx:
-            cause = error.code if error else "drained"
-            residents.update_resident(tx, seat.id, state=ResidentState.GONE, cause=cause)
+        cause = error.code if error else "drained"
+        self._rows.note_end(seat.id, cause)
+        del self._places[seat.id]
         log.info("A host has ended.", action="host-ended", resident=seat.id, cause=cause)
         if seat.state in (ResidentState.WARM, ResidentState.DRAINING):
             return
@@ -249,8 +230,7 @@ class Residency:
 
     def _look_at_rows(self) -> None:
         """What others ask of residents, and which of them the pool has written off."""
-        with self._database.read() as tx:
-            live = {row.id: row for row in residents.list_live(tx, node=self._node)}
+        live = self._rows.list_live()
         for seat_id, place in self._places.items():
             row = live.get(seat_id)
             if row is None or row.drain_requested:
@@ -272,14 +252,14 @@ class Residency:
             self._start(want, device)
 
     def _join(self, want: Want, seat: Seat) -> None:
-        _, wanted = self._wants.pop(want.job_id)
+        _, wanted = self._wants[want.job_id]
         order, place = wanted.order, self._places[seat.id]
         keep_alive = max(seat.keep_alive_seconds, order.keep_alive_seconds)
         pinned = seat.pinned or order.pinned
         if (keep_alive, pinned) != (seat.keep_alive_seconds, seat.pinned):
-            with self._database.write() as tx:
-                residents.update_resident(tx, seat.id, keep_alive_seconds=keep_alive, pinned=pinned)
+            self._rows.note_lease(seat.id, keep_alive_seconds=keep_alive, pinned=pinned)
             place.seat = replace(place.seat, keep_alive_seconds=keep_alive, pinned=pinned)
+        del self._wants[want.job_id]
         if place.receipt_id is None:
             wanted.answer.set_exception(HostLost(f"resident {seat.id} has no receipt"))
             return
@@ -295,7 +275,6 @@ class Residency:
 
     def _start(self, want: Want, device: str) -> None:
         order = self._wants[want.job_id][1].order
-        resolution = order.resolution
         now = time.monotonic()
         seat = Seat(
             id=new_id("res"),
@@ -308,27 +287,7 @@ class Residency:
             pinned=order.pinned,
         )
         socket = self._effects_now().socket_of(seat.id)
-        with self._database.write() as tx:
-            residents.insert_resident(
-                tx,
-                {
-                    "id": seat.id,
-                    "state": seat.state,
-                    "cache_key": seat.key,
-                    "resolution_id": order.resolution_id,
-                    "repository": resolution.repository,
-                    "commit": resolution.commit,
-                    "precision": resolution.precision,
-                    "public": resolution.public,
-                    "node": self._node,
-                    "node_epoch": self._epoch,
-                    "device": device,
-                    "socket": socket,
-                    "charged_bytes": seat.size_bytes,
-                    "pinned": seat.pinned,
-                    "keep_alive_seconds": seat.keep_alive_seconds,
-                },
-            )
+        self._rows.add(seat, order, socket)
         self._places[seat.id] = _Place(
             seat=seat,
             resolution_id=order.resolution_id,
@@ -338,27 +297,19 @@ class Residency:
         )
         self._effects_now().start(seat, order)
 
-    def _note_rows(self) -> None:
+    def _note_use(self) -> None:
         """Write what others look at, where it has changed."""
-        changed = []
+        changed = {}
         for place in self._places.values():
             seat = place.seat
             seen = (seat.state, seat.in_flight, round(seat.last_used_at))
             if seen != place.noted:
-                place.noted = seen
-                changed.append(seat)
-        if not changed:
-            return
-        now = time.monotonic()
-        with self._database.write() as tx:
-            for seat in changed:
-                residents.update_resident(
-                    tx,
-                    seat.id,
-                    state=seat.state,
-                    in_flight=seat.in_flight,
-                    last_used_at=tx.now - (now - seat.last_used_at),
-                )
+                changed[seat.id] = seen
+        if changed:
+            seats = [self._places[seat_id].seat for seat_id in changed]
+            self._rows.note_use(seats, time.monotonic())
+        for seat_id, seen in changed.items():
+            self._places[seat_id].noted = seen
 
     def _effects_now(self) -> Effects:
         assert self._effects is not None, "start() gives the loop its effects"
