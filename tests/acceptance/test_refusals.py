@@ -66,11 +66,6 @@ def test_malformed_json_is_a_problem_document(pool: Stack) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
 
 
-def test_model_over_the_callers_own_limit_is_refused(pool: Stack) -> None:
-    returned, answer = pool.run_json("load", BERT, "--max-memory-bytes", "1024")
-    assert (returned, answer["error"]["code"]) == (3, "wont-fit")
-
-
 def test_model_that_fits_no_device_is_refused_with_numbers_before_any_byte(hub: Hub) -> None:
     with running_stack(hub, devices="cpu:0=16MiB") as stack:
         hub.reset_counts()

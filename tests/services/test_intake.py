@@ -19,6 +19,7 @@ from warmrack_store.ledgers import claims
 from warmrack_store.schema import jobs, outbox
 from warmrack_store.states import JobState
 
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 _SECONDS = 30.0
 REQUEST = {"model": "org/name"}
 

@@ -81,7 +81,8 @@ def decide(
     3. A want whose weights are coming waits for them.
     4. A want that no device could ever hold is refused.
     5. A want that fits into free memory starts, the first one of its key only.
-    6. Else victims drain, if that helps; what is draining already counts as coming free.
+    6. Else victims drain, if that helps; what is draining already counts as coming free, and what
+       others want is no victim.
     7. A want for which nothing helps waits: leases end, work ends, pins are taken off.
     """
     drains = {seat.id: (seat, cause) for seat, cause in _ending(seats, wants, now)}  # 1
@@ -93,6 +94,8 @@ def decide(
     refusals: list[tuple[Want, WarmrackError]] = []
     free = _free(budgets, seats)
     waiting_devices: set[str] = set()
+    wanted = {want.key for want in wants}
+    evictable = [seat for seat in staying if seat.key not in wanted]
     for want in sorted(wants, key=lambda want: (want.rank, want.since, want.job_id)):
         if want.key in warm:  # 2
             joins.append((want, warm[want.key]))
@@ -105,7 +108,7 @@ def decide(
             coming.add(want.key)
             free[device] -= want.size_bytes
         else:  # 6, 7
-            making = _make_room(want, budgets, seats, drains, free, policy, now)
+            making = _make_room(want, evictable, seats, drains, free, policy, now)
             if making is not None:
                 device, victims = making
                 drains |= {seat.id: (seat, "evicted") for seat in victims}
@@ -156,7 +159,7 @@ def _roomiest(free: Mapping[str, int], size_bytes: int, excluded: set[str]) -> s
 
 def _make_room(
     want: Want,
-    budgets: Mapping[str, int],
+    evictable: Sequence[Seat],
     seats: Sequence[Seat],
     drains: Mapping[str, tuple[Seat, str]],
     free: Mapping[str, int],
@@ -165,15 +168,18 @@ def _make_room(
 ) -> tuple[str, tuple[Seat, ...]] | None:
     """The device where the fewest bytes go, and the seats that must; None where nothing helps."""
     options: list[tuple[int, str, tuple[Seat, ...]]] = []
-    for device in sorted(budgets):
+    for device in sorted(free):
         here = [seat for seat in seats if seat.device == device]
         leaving = sum(seat.size_bytes for seat in here if seat.id in drains)
         missing = want.size_bytes - free[device] - leaving
-        staying = {seat.id: seat for seat in here if seat.id not in drains}
-        evictable = [s.to_view() for s in staying.values() if s.state is ResidentState.WARM]
-        victims = plan_victims(policy, missing, evictable, now)
+        warm = {
+            seat.id: seat
+            for seat in evictable
+            if seat.device == device and seat.id not in drains and seat.state is ResidentState.WARM
+        }
+        victims = plan_victims(policy, missing, [seat.to_view() for seat in warm.values()], now)
         if victims is not None:
-            chosen = tuple(staying[victim.id] for victim in victims)
+            chosen = tuple(warm[victim.id] for victim in victims)
             options.append((sum(seat.size_bytes for seat in chosen), device, chosen))
     if not options:
         return None

@@ -38,7 +38,12 @@ from warmrack_workers.resident_rows import ResidentRows
 log = structlog.get_logger()
 _TICK_SECONDS = 1.0
 _FIRST_USE_SECONDS = 30.0
-"""How long a just-loaded model is kept for whoever asked, so that small devices make progress."""
+"""How long a model is kept for whoever just asked for it, if they do not use it before; longer
+would lock small devices up."""
+
+
+_STATUS_AGE_SECONDS = 0.5
+"""How old a status may be when it is read: what was used within that of a lease may be older."""
 
 
 @dataclass(kw_only=True)
@@ -175,6 +180,8 @@ class Residency:
         for place in self._places.values():
             loading = place.seat.state not in (ResidentState.WARM, ResidentState.DRAINING)
             if place.seat.key == key and loading:
+                # Draining: whoever wants it from now on starts a new one, this end is not theirs.
+                place.seat = replace(place.seat, state=ResidentState.DRAINING)
                 self._effects_now().kill(place.seat.id)
 
     def _note_launch(self, event: Launched) -> None:
@@ -192,11 +199,14 @@ class Residency:
         state = status.state
         if place.seat.state is ResidentState.DRAINING or state is ResidentState.GONE:
             state = ResidentState.DRAINING
+        used_at = now - status.idle_seconds
+        leased_until = place.seat.leased_until
         seat = replace(
             place.seat,
             state=state,
             in_flight=status.in_flight,
-            last_used_at=now - status.idle_seconds,
+            last_used_at=max(place.seat.last_used_at, used_at),
+            leased_until=0.0 if _is_used(status, used_at, leased_until) else leased_until,
         )
         if state is ResidentState.WARM and place.seat.state is not ResidentState.WARM:
             seat = self._note_warm(place, seat, status, now)
@@ -258,7 +268,14 @@ class Residency:
         pinned = seat.pinned or order.pinned
         if (keep_alive, pinned) != (seat.keep_alive_seconds, seat.pinned):
             self._rows.note_lease(seat.id, keep_alive_seconds=keep_alive, pinned=pinned)
-            place.seat = replace(place.seat, keep_alive_seconds=keep_alive, pinned=pinned)
+        now = time.monotonic()
+        place.seat = replace(
+            place.seat,
+            keep_alive_seconds=keep_alive,
+            pinned=pinned,
+            last_used_at=now,
+            leased_until=now + _FIRST_USE_SECONDS,
+        )
         del self._wants[want.job_id]
         if place.receipt_id is None:
             wanted.answer.set_exception(HostLost(f"resident {seat.id} has no receipt"))
@@ -314,3 +331,9 @@ class Residency:
     def _effects_now(self) -> Effects:
         assert self._effects is not None, "start() gives the loop its effects"
         return self._effects
+
+
+def _is_used(status: HostStatus, used_at: float, leased_until: float) -> bool:
+    """Whether the model was used since its lease was given, so that the lease has done its work."""
+    given_at = leased_until - _FIRST_USE_SECONDS
+    return status.in_flight > 0 or used_at > given_at + _STATUS_AGE_SECONDS

@@ -133,7 +133,7 @@ class Intake:
         from celery.exceptions import Ignore
 
         @self._app.task(name=name, bind=True, shared=False)  # type: ignore[untyped-decorator]
-        def receive(task: Any, **kwargs: Any) -> str:
+        def receive(task: Any, /, **kwargs: Any) -> str:  # `task` is a keyword of theirs, too
             job_id = submit(kind, kwargs, task.request.id)
             if kwargs.get("wait"):
                 raise Ignore  # the answer is owed: it is sent when the job has ended

@@ -1,0 +1,381 @@
+"""The residency loop, turned by hand: events in, effects and answers out; no host, no thread."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.services.stores import Store, make_sqlite_template, sqlite_store
+from warmrack_store.errors import HostLost, NotExact, StoreUnavailable, WontFit
+from warmrack_store.ledgers import residents
+from warmrack_store.ledgers.residents import Resident
+from warmrack_store.receipts import Receipt
+from warmrack_store.resolution import Memory, Resolution, Substitution
+from warmrack_store.schema import residents as rows
+from warmrack_store.states import ResidentState
+from warmrack_workers.decide import Seat
+from warmrack_workers.host_status import ErrorRecord, HostStatus
+from warmrack_workers.orders import (
+    Ended,
+    Event,
+    Launched,
+    Nudge,
+    Order,
+    Seen,
+    Wanted,
+    Warmed,
+    Withdrawn,
+)
+from warmrack_workers.processes import ProcessIdentity
+from warmrack_workers.residency import Residency
+
+BUDGET_BYTES = 100
+
+
+@dataclass(kw_only=True)
+class RecordingEffects:
+    """Does nothing but remember what it was told."""
+
+    started: list[tuple[Seat, Order]] = field(default_factory=list)
+    drained: list[str] = field(default_factory=list)
+    killed: list[str] = field(default_factory=list)
+
+    def socket_of(self, seat_id: str) -> str:
+        return f"/run/{seat_id}.sock"
+
+    def start(self, seat: Seat, order: Order) -> None:
+        self.started.append((seat, order))
+
+    def drain(self, seat_id: str) -> None:
+        self.drained.append(seat_id)
+
+    def kill(self, seat_id: str) -> None:
+        self.killed.append(seat_id)
+
+
+class Rig:
+    """One node with one device, its loop turned by the test."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.effects = RecordingEffects()
+        self.loop = Residency(
+            database=store.database, node="n0", epoch=1, budgets={"cpu:0": BUDGET_BYTES}
+        )
+        self.loop._effects = self.effects
+
+    def turn(self, *events: Event) -> None:
+        self.loop._step(list(events))
+
+    def want(self, job_id: str, order: Order) -> "Future[Warmed]":
+        answer: Future[Warmed] = Future()
+        self.turn(Wanted(order=replace(order, job_id=job_id), answer=answer))
+        return answer
+
+    def say(self, seat_id: str, state: ResidentState, **fields: Any) -> None:
+        self.turn(Seen(seat_id=seat_id, status=make_status(seat_id, state, **fields)))
+
+    def warm(self, job_id: str, order: Order) -> tuple[str, Warmed]:
+        """Load a model for a job; gives its seat and the answer."""
+        answer = self.want(job_id, order)
+        seat_id = self.effects.started[-1][0].id
+        self.say(seat_id, ResidentState.WARM)
+        return seat_id, answer.result(timeout=0)
+
+    def row(self, seat_id: str) -> Resident:
+        with self.store.database.read() as tx:
+            found = residents.find_resident(tx, seat_id)
+        assert found is not None
+        return found
+
+    def drain_marked(self, seat_id: str) -> None:
+        with self.store.database.write() as tx:
+            residents.request_drain(tx, seat_id)
+        self.turn(Nudge())
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_sqlite_template(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def rig(template: Path, tmp_path: Path) -> Iterator[Rig]:
+    with sqlite_store(tmp_path, template) as store:
+        yield Rig(store)
+
+
+def make_order(name: str = "org/a", size_bytes: int = 60, **fields: Any) -> Order:
+    resolution = Resolution(
+        request_digest="d",
+        asked=name,
+        ref_asked=None,
+        repository=name,
+        commit="0" * 40,
+        private=False,
+        gated=False,
+        substitution=Substitution.NONE,
+        files=(),
+        weights=(),
+        architecture=None,
+        model_type=None,
+        parameters=1,
+        stored_dtypes={},
+        precision="fp32",
+        tokenizer_files=(),
+        memory=Memory(weights_bytes=size_bytes, cache_bytes=0, context_tokens=1, workspace_bytes=0),
+        generates=True,
+        trail=(),
+        catalog_version="1",
+    )
+    usual: dict[str, Any] = {"keep_alive_seconds": 600.0, "pinned": False, "rank": 1}
+    return Order(
+        job_id="job",
+        resolution_id=f"res_{name}",
+        resolution=resolution,
+        store="store",
+        **(usual | fields),
+    )
+
+
+def make_status(seat_id: str, state: ResidentState, **fields: Any) -> HostStatus:
+    receipt = Receipt.model_validate(
+        {
+            "level": "loaded",
+            "asked": "org/a",
+            "served": {"repository": "org/a", "commit": "0" * 40, "precision": "fp32"},
+            "checks": {},
+            "files": [],
+            "tensor_root": "root",
+            "identical": True,
+        }
+    )
+    usual: dict[str, Any] = {
+        "resident_id": seat_id,
+        "epoch": 1,
+        "state": state,
+        "pid": 4242,
+        "start_time": 7,
+        "model": "org/a",
+        "repository": "org/a",
+        "commit": "0" * 40,
+        "device": "cpu:0",
+        "in_flight": 0,
+        "idle_seconds": 0.0,
+        "bytes": 60,
+        "error": None,
+        "receipt": receipt if state is ResidentState.WARM else None,
+        "timings": {"ready_seconds": 1.5},
+    }
+    return HostStatus(**(usual | fields))
+
+
+def test_a_want_starts_a_host_and_is_answered_when_it_is_warm(rig: Rig) -> None:
+    answer = rig.want("job1", make_order())
+    [(seat, order)] = rig.effects.started
+    assert (seat.device, order.job_id) == ("cpu:0", "job1")
+    assert rig.row(seat.id).state is ResidentState.STARTING
+    rig.turn(Launched(seat_id=seat.id, identity=ProcessIdentity(pid=4242, start_time=7)))
+    rig.say(seat.id, ResidentState.LOADING)
+    assert not answer.done()
+    assert rig.row(seat.id).state is ResidentState.LOADING
+    rig.say(seat.id, ResidentState.WARM)
+    warmed = answer.result(timeout=0)
+    row = rig.row(seat.id)
+    assert (row.state, row.pid, row.receipt_id) == ("warm", 4242, warmed.receipt_id)
+    assert (warmed.resident_id, warmed.joined) == (seat.id, False)
+
+
+def test_a_second_want_joins_the_load_already_running(rig: Rig) -> None:
+    first, second = rig.want("job1", make_order()), rig.want("job2", make_order())
+    assert len(rig.effects.started) == 1
+    rig.say(rig.effects.started[0][0].id, ResidentState.WARM)
+    assert [first.result(0).joined, second.result(0).joined] == [False, True]
+    assert first.result(0).receipt_id == second.result(0).receipt_id
+
+
+def test_a_want_for_a_warm_model_is_answered_at_once(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    assert rig.want("job2", make_order()).result(0).resident_id == seat_id
+    assert len(rig.effects.started) == 1
+
+
+def test_a_join_raises_keep_alive_and_pins_but_never_lowers_them(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order(keep_alive_seconds=600.0))
+    rig.want("job2", make_order(keep_alive_seconds=60.0))
+    assert rig.row(seat_id).keep_alive_seconds == 600.0
+    rig.want("job3", make_order(keep_alive_seconds=900.0, pinned=True))
+    assert (rig.row(seat_id).keep_alive_seconds, rig.row(seat_id).pinned) == (900.0, True)
+
+
+def test_a_model_that_was_just_asked_for_is_kept_until_it_is_used(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    rig.want("job2", make_order("org/b"))
+    assert rig.effects.drained == [], "whoever asked for it has not used it yet"
+    rig.say(seat_id, ResidentState.WARM, in_flight=1)
+    assert rig.effects.drained == [], "it is in use"
+    rig.say(seat_id, ResidentState.WARM, in_flight=0)
+    assert rig.effects.drained == [seat_id]
+
+
+def test_a_join_leases_the_model_that_it_was_given(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order(keep_alive_seconds=0.0))
+    rig.say(seat_id, ResidentState.WARM, in_flight=1)
+    rig.want("job2", make_order(keep_alive_seconds=0.0)).result(0)
+    rig.turn()
+    assert rig.effects.drained == []
+
+
+def test_a_want_that_no_device_holds_is_refused(rig: Rig) -> None:
+    refused = rig.want("job1", make_order(size_bytes=BUDGET_BYTES + 1))
+    assert isinstance(refused.exception(0), WontFit)
+    assert rig.effects.started == []
+
+
+def test_a_failed_load_is_told_to_everybody_who_waited_for_it(rig: Rig) -> None:
+    answers = [rig.want(f"job{number}", make_order()) for number in range(2)]
+    seat_id = rig.effects.started[0][0].id
+    record = ErrorRecord.model_validate(NotExact("E1 failed").to_record())
+    rig.say(seat_id, ResidentState.GONE, error=record)
+    assert not answers[0].done(), "the process is not gone yet"
+    rig.turn(Ended(seat_id=seat_id, error=None))
+    for answer in answers:
+        assert isinstance(answer.exception(0), NotExact)
+    assert (rig.row(seat_id).state, rig.row(seat_id).cause) == ("gone", "not-exact")
+
+
+def test_a_host_that_dies_while_it_loads_is_lost(rig: Rig) -> None:
+    answer = rig.want("job1", make_order())
+    rig.turn(Ended(seat_id=rig.effects.started[0][0].id, error=None))
+    assert isinstance(answer.exception(0), HostLost)
+    rig.want("job2", make_order())
+    assert len(rig.effects.started) == 2
+
+
+def test_a_warm_host_that_dies_is_started_again_for_the_next_want(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    rig.turn(Ended(seat_id=seat_id, error=None))
+    assert rig.row(seat_id).state is ResidentState.GONE
+    assert not rig.want("job2", make_order()).done()
+    assert len(rig.effects.started) == 2
+
+
+def test_a_withdrawn_load_that_nobody_else_wants_is_ended(rig: Rig) -> None:
+    rig.want("job1", make_order())
+    rig.want("job2", make_order())
+    rig.turn(Withdrawn(job_id="job1"))
+    assert rig.effects.killed == []
+    rig.turn(Withdrawn(job_id="job2"))
+    assert rig.effects.killed == [rig.effects.started[0][0].id]
+
+
+def test_a_want_that_comes_while_a_withdrawn_load_ends_is_no_victim_of_it(rig: Rig) -> None:
+    rig.want("job1", make_order())
+    killed = rig.effects.started[0][0].id
+    rig.turn(Withdrawn(job_id="job1"))
+    again = rig.want("job2", make_order())
+    rig.turn(Ended(seat_id=killed, error=None))
+    assert not again.done()
+    seat_id = rig.effects.started[-1][0].id
+    assert seat_id != killed
+    rig.say(seat_id, ResidentState.WARM)
+    assert again.result(0).resident_id == seat_id
+
+
+def test_an_unload_drains_even_what_was_just_asked_for(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order(pinned=True))
+    rig.drain_marked(seat_id)
+    rig.drain_marked(seat_id)
+    assert rig.effects.drained == [seat_id]
+    assert rig.row(seat_id).state is ResidentState.DRAINING
+    rig.turn(Ended(seat_id=seat_id, error=None))
+    assert (rig.row(seat_id).state, rig.row(seat_id).cause) == ("gone", "drained")
+
+
+def test_a_resident_that_the_pool_wrote_off_drains(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    with rig.store.database.write() as tx:
+        residents.write_off(tx, "n0", "node-lost")
+    rig.turn(Nudge())
+    assert rig.effects.drained == [seat_id]
+    assert rig.row(seat_id).state is ResidentState.GONE, "gone is gone"
+
+
+def test_a_pin_in_the_row_reaches_the_loop(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    rig.say(seat_id, ResidentState.WARM, in_flight=1)
+    with rig.store.database.write() as tx:
+        residents.set_pinned(tx, seat_id, True)
+    rig.turn(Nudge())
+    rig.say(seat_id, ResidentState.WARM, in_flight=0)
+    rig.want("job2", make_order("org/b"))
+    assert rig.effects.drained == []
+
+
+def test_memory_is_free_only_when_the_process_is_gone(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    rig.say(seat_id, ResidentState.WARM, in_flight=1)
+    rig.want("job2", make_order("org/b"))
+    rig.say(seat_id, ResidentState.WARM, in_flight=0)
+    rig.say(seat_id, ResidentState.DRAINING)
+    assert len(rig.effects.started) == 1
+    rig.turn(Ended(seat_id=seat_id, error=None))
+    assert rig.effects.started[-1][1].job_id == "job2"
+
+
+def test_an_event_that_could_not_be_written_is_taken_again(rig: Rig) -> None:
+    answer = rig.want("job1", make_order())
+    seat_id = rig.effects.started[0][0].id
+    away = sa.text("ALTER TABLE residents RENAME TO away")
+    back = sa.text("ALTER TABLE away RENAME TO residents")
+    with rig.store.database.write() as tx:
+        tx.execute(away)
+    with pytest.raises(StoreUnavailable):
+        rig.say(seat_id, ResidentState.WARM)
+    assert not answer.done()
+    with rig.store.database.write() as tx:
+        tx.execute(back)
+    rig.turn()
+    assert answer.result(0).resident_id == seat_id
+    assert rig.row(seat_id).receipt_id == answer.result(0).receipt_id
+
+
+def test_an_event_of_a_seat_that_is_gone_changes_nothing(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order())
+    rig.turn(Ended(seat_id=seat_id, error=None))
+    before = rig.row(seat_id)
+    rig.say(seat_id, ResidentState.WARM)
+    rig.turn(
+        Ended(seat_id=seat_id, error=None),
+        Launched(seat_id=seat_id, identity=ProcessIdentity(pid=1, start_time=1)),
+        Withdrawn(job_id="job1"),
+    )
+    assert rig.row(seat_id) == before
+
+
+def test_an_adopted_host_keeps_its_receipt_and_serves_the_next_want(rig: Rig) -> None:
+    seat_id, first = rig.warm("job1", make_order())
+    later = Residency(
+        database=rig.store.database, node="n0", epoch=2, budgets={"cpu:0": BUDGET_BYTES}
+    )
+    [seat] = [place.seat for place in rig.loop._places.values()]
+    starting = replace(seat, state=ResidentState.STARTING)
+    later.start(rig.effects, {seat_id: (starting, first.resolution_id, first.socket)})
+    try:
+        later.post(Seen(seat_id=seat_id, status=make_status(seat_id, ResidentState.WARM)))
+        warmed = later.want(replace(make_order(), job_id="job2")).result(timeout=20)
+    finally:
+        later.stop()
+    assert (warmed.resident_id, warmed.receipt_id) == (seat_id, first.receipt_id)
+    assert warmed.joined
+
+
+def test_one_row_is_written_for_each_host(rig: Rig) -> None:
+    rig.warm("job1", make_order())
+    rig.warm("job2", make_order("org/b", size_bytes=40))
+    with rig.store.database.read() as tx:
+        assert tx.execute(sa.select(sa.func.count()).select_from(rows)).scalar_one() == 2
