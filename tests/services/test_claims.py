@@ -1,13 +1,14 @@
 """Who gets a job, what its holder may do with it, and what happens to those that joined it."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tests.services.stores import Store
+from tests.services.stores import Postgres, Store
 from tests.services.submitted import (
     LAPSED_SECONDS,
     LEASE_SECONDS,
@@ -395,6 +396,60 @@ def test_leaders_and_joined_jobs_cancelled_at_once_all_end_once(database: Databa
     for job_id in made:
         assert look(database, job_id).state is JobState.CANCELLED
         assert told(database, job_id).count("cancelled") == 1
+
+
+def await_blocked(store: Store) -> None:
+    """Until some transaction of this database waits for another one's lock."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + 20
+    while True:
+        with store.database.read() as tx:
+            if tx.execute(waiting).scalar_one():
+                return
+        assert time.monotonic() < deadline, "nobody waits"
+        Event().wait(0.01)
+
+
+def test_an_heir_that_is_cancelled_while_it_takes_over_hands_on_its_place(
+    postgres: Postgres,
+) -> None:
+    with postgres.store() as store, ThreadPoolExecutor(1) as pool:
+        leader, heir, third = (submit(store.database) for _ in range(3))
+        with store.database.write() as tx:
+            cancels.request_cancel(tx, leader.id, Cancelled("enough"))
+            ending = pool.submit(cancel, store.database, heir.id, Cancelled("enough"))
+            await_blocked(store)
+        assert ending.result().state is JobState.CANCELLED
+        last = look(store.database, third.id)
+        assert (last.state, last.joined_to) == (JobState.QUEUED, None)
+        assert claimed(store.database).job_id == third.id
+
+
+def test_a_leader_that_is_cancelled_while_its_heir_is_passes_over_it(postgres: Postgres) -> None:
+    with postgres.store() as store, ThreadPoolExecutor(1) as pool:
+        leader, heir, third = (submit(store.database) for _ in range(3))
+        with store.database.write() as tx:
+            cancels.request_cancel(tx, heir.id, Cancelled("enough"))
+            ending = pool.submit(cancel, store.database, leader.id, Cancelled("enough"))
+            await_blocked(store)
+        assert ending.result().state is JobState.CANCELLED
+        assert look(store.database, heir.id).state is JobState.CANCELLED
+        assert look(store.database, third.id).joined_to is None
+        assert told(store.database, heir.id) == ["queued", "cancelled"]
+
+
+def test_a_submit_that_meets_the_end_of_its_leader_leads_itself(postgres: Postgres) -> None:
+    with postgres.store() as store, ThreadPoolExecutor(1) as pool:
+        submit(store.database)
+        held = claimed(store.database)
+        with store.database.write() as tx:
+            claims.finish(tx, held, JobState.SUCCEEDED)
+            coming = pool.submit(submit, store.database)
+            await_blocked(store)
+        assert (coming.result().state, coming.result().joined_to) == (JobState.QUEUED, None)
 
 
 def test_cancels_that_race_with_claims_lose_nothing(database: Database) -> None:

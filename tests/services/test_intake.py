@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,6 +152,6 @@ def test_a_refusal_reaches_the_caller(intake: Intake, foreign: Celery) -> None:
 
 
 def test_a_pool_without_an_intake_tenant_refuses_messages(services: Services) -> None:
-    object.__setattr__(services.settings, "intake_tenant", None)
+    closed = services.settings.model_copy(update={"intake_tenant": None})
     with pytest.raises(ValueError, match="bad-request: this pool accepts no Celery messages"):
-        receive(services, "load", {"request": REQUEST}, "task-1")
+        receive(replace(services, settings=closed), "load", {"request": REQUEST}, "task-1")

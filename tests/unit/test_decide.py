@@ -185,6 +185,12 @@ def test_6_nothing_drains_where_that_would_not_help() -> None:
     assert plan(ONE, seats, [want("a", 5)]) == Plan()
 
 
+def test_6_what_somebody_else_wants_is_no_victim_but_joined() -> None:
+    found = plan(ONE, [seat("b", 8, idle_seconds=99.0)], [want("a", rank=0), want("b", 8)])
+    assert drained(found) == []
+    assert [one.key for _, one in found.joins] == ["b"]
+
+
 @pytest.mark.parametrize("held", HELD)
 def test_7_a_want_waits_for_a_device_full_of_what_others_hold(held: dict[str, Any]) -> None:
     assert plan(ONE, [seat("x", **held)], [want("a")]) == Plan()

@@ -40,6 +40,7 @@ def _end_alone(tx: Transaction, job_id: str, error: Ended) -> None:
             error=error.to_record(),
             joined_to=None,
             holder=None,
+            lease_until=None,
             updated_at=tx.now,
             finished_at=tx.now,
         )

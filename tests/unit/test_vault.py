@@ -1,0 +1,61 @@
+"""The vault: tokens at rest, marks that give nothing away, and the key's file."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from warmrack_store.errors import BadRequest
+from warmrack_store.vault import Vault, ensure_key_file, read_vault
+
+TOKEN = "hf_secret"
+
+
+def test_a_token_comes_back_and_is_not_to_be_seen() -> None:
+    vault = Vault(b"k" * 32)
+    first, second = vault.encrypt(TOKEN), vault.encrypt(TOKEN)
+    assert TOKEN.encode() not in first
+    assert first != second
+    assert vault.decrypt(first) == vault.decrypt(second) == TOKEN
+
+
+def test_another_clusters_key_or_a_changed_text_opens_nothing() -> None:
+    sealed = Vault(b"k" * 32).encrypt(TOKEN)
+    with pytest.raises(BadRequest, match="another cluster key"):
+        Vault(b"x" * 32).decrypt(sealed)
+    with pytest.raises(BadRequest):
+        Vault(b"k" * 32).decrypt(sealed[:-4] + b"AAA=")
+
+
+def test_a_mark_is_the_same_for_the_same_token_in_one_cluster_only() -> None:
+    vault = Vault(b"k" * 32)
+    assert vault.mark(TOKEN) == Vault(b"k" * 32).mark(TOKEN)
+    assert vault.mark(TOKEN) != Vault(b"x" * 32).mark(TOKEN)
+    assert vault.mark(TOKEN) != vault.mark("hf_other")
+    assert TOKEN not in vault.mark(TOKEN)
+    assert vault.mark(None) == "anonymous"
+
+
+def test_each_purpose_has_a_key_of_its_own() -> None:
+    vault = Vault(b"k" * 32)
+    assert vault.node_token not in (vault.mark("node"), "k" * 32)
+    assert vault.node_token == Vault(b"k" * 32).node_token
+
+
+def test_a_made_key_is_random_kept_and_its_owners_alone(tmp_path: Path) -> None:
+    one, two = tmp_path / "a" / "key", tmp_path / "b" / "key"
+    for path in (one, two, one):
+        ensure_key_file(path)
+    assert one.read_text() != two.read_text()
+    assert stat.S_IMODE(one.stat().st_mode) == 0o600
+    assert [path.name for path in one.parent.iterdir()] == ["key"]
+    assert read_vault(one).decrypt(read_vault(one).encrypt(TOKEN)) == TOKEN
+
+
+def test_a_missing_or_short_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="cannot read"):
+        read_vault(tmp_path / "none")
+    short = tmp_path / "short"
+    short.write_text("k" * 31 + "\n\n")
+    with pytest.raises(BadRequest, match="shorter"):
+        read_vault(short)
