@@ -60,9 +60,12 @@ class Gateway:
             await client.aclose()
 
     async def find_target(
-        self, request: LoadRequest, token: str | None, patience_seconds: float
+        self, request: LoadRequest, task: str, token: str | None, patience_seconds: float
     ) -> Route:
-        """The way to a warm resident that may serve the caller; loads a cold model."""
+        """The way to a warm resident that may serve the caller; loads a cold model.
+
+        Raises TaskNotFound before it loads anything for a task that the pool does not have.
+        """
         check_supported(request)
         resolution = self._resolved.find(request, token)
         if resolution is None:
@@ -75,7 +78,12 @@ class Gateway:
                 f"{request.model} is not warm, and on_demand is off",
                 hint=f"Load it first: warmrack load {request.model}",
             )
+        await run_in_threadpool(self._check_task, task)
         return await self._load(request, token, resolution, patience_seconds)
+
+    def _check_task(self, task: str) -> None:
+        with self._services.database.read() as tx:
+            nodes.check_task(tx, task)
 
     async def _find_route(self, cache_key: str) -> Route | None:
         """The way to a warm resident; remembered briefly, since every token waits for it."""

@@ -2,7 +2,7 @@
 
 from warmrack_daemon.services import Services
 from warmrack_store.errors import StoreUnavailable
-from warmrack_store.ledgers import outbox
+from warmrack_store.ledgers import nodes, outbox
 from warmrack_store.ledgers.jobs import Job, NewJob, submit_job
 from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission, check_supported
@@ -31,6 +31,8 @@ def submit(
         max_queued=services.settings.max_queued,
     )
     with services.database.write() as tx:
+        if submission.task is not None:
+            nodes.check_task(tx, submission.task)
         job = submit_job(tx, new)
         if owed_to_celery is not None:
             outbox.owe(tx, job_id=job.id, kind="celery", address=owed_to_celery)

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+import warmrack
 from tests.acceptance.conftest import BERT, GATED, LLAMA, PICKLE, PRIVATE, TOKEN
 from tests.acceptance.stack import Stack, running_stack
 from tests.hub.control import Hub
@@ -66,6 +67,15 @@ def test_malformed_json_is_a_problem_document(pool: Stack) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "bad-request")
 
 
+@pytest.mark.parametrize("limit", ["max_memory_bytes", "max_download_bytes"])
+def test_model_over_the_callers_own_limit_is_refused(pool: Stack, limit: str) -> None:
+    with pool.client() as client:
+        limits: dict[str, Any] = {limit: 1024}
+        job = client.load(BERT, **limits)
+        with pytest.raises(warmrack.errors.WontFit, match=limit):
+            client.wait(job.id, timeout_seconds=60)
+
+
 def test_model_that_fits_no_device_is_refused_with_numbers_before_any_byte(hub: Hub) -> None:
     with running_stack(hub, devices="cpu:0=16MiB") as stack:
         hub.reset_counts()
@@ -79,6 +89,16 @@ def test_model_that_fits_no_device_is_refused_with_numbers_before_any_byte(hub: 
 def test_several_nodes_are_not_supported_yet(pool: Stack) -> None:
     returned, answer = pool.run_json("prefetch", LLAMA, "--nodes", "all")
     assert (returned, answer["error"]["code"]) == (3, "not-supported")
+
+
+def test_unknown_task_is_refused_before_anything_is_stored_or_loaded(pool: Stack) -> None:
+    before = _count_jobs(pool)
+    body = {"kind": "task", "request": {"model": BERT}, "task": "divine", "payload": {}}
+    stored = httpx.post(f"{pool.url}/api/v1/jobs", json=body, timeout=30)
+    direct = httpx.post(f"{pool.url}/api/v1/tasks/divine", json={"model": BERT}, timeout=30)
+    for answer in (stored, direct):
+        assert (answer.status_code, answer.json()["code"]) == (404, "task-not-found")
+    assert _count_jobs(pool) == before
 
 
 def test_unknown_task_and_too_long_a_prompt_are_refused(pool: Stack) -> None:

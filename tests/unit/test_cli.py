@@ -117,13 +117,18 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_end_it(service: Service) ->
     release = threading.Event()
     service.on("POST", JOBS, Reply(status=202, body=job("queued")))
     service.on("GET", f"{JOBS}/j1", Reply(body=job("fetching"), hold=release))
-    command = [sys.executable, "-m", "warmrack_daemon", "load", "org/name", "-v"]
+    # A job in the background of a shell is started with SIGINT ignored, and hands that on.
+    command = ["env", "--default-signal=INT", sys.executable]
+    command += ["-m", "warmrack_daemon", "load", "org/name", "-v"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "job j1 queued\n"
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-        assert process.wait(timeout=20) == 130
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "job j1 queued\n"
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+            assert process.wait(timeout=20) == 130
+        finally:
+            process.kill()
     release.set()
     assert "job j1 goes on" in said
     assert "warmrack cancel j1" in said

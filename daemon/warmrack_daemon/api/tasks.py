@@ -66,7 +66,7 @@ async def call_task(
         raise TaskNotFound(f"there is no task {task[:80]!r}")
     load_request, stream = call.load_request(), _EVENT_STREAM in accept
     for attempt in (1, 2):
-        route = await gateway.find_target(load_request, token, patience)
+        route = await gateway.find_target(load_request, task, token, patience)
         relay = gateway.open(route, task, call.payload, stream=stream)
         try:
             answer = await relay.__aenter__()

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from warmrack_store.database import Transaction
+from warmrack_store.errors import TaskNotFound
 from warmrack_store.schema import nodes
 from warmrack_store.states import NodeState
 
@@ -87,6 +88,15 @@ def list_silent(tx: Transaction, *, state: NodeState, seconds: float) -> Sequenc
     """Nodes in a state that have not been heard for some time."""
     silent = sa.and_(nodes.c.state == state, nodes.c.heartbeat_at < tx.now - seconds)
     return [Node.from_row(row) for row in tx.list(sa.select(nodes).where(silent))]
+
+
+def check_task(tx: Transaction, task: str) -> None:
+    """Raise TaskNotFound for a task that no node of the pool has; any passes while there is none."""
+    offered = {name for node in list_nodes(tx) for name in node.tasks}
+    if offered and task not in offered:
+        raise TaskNotFound(
+            f"there is no task {task[:80]!r}", hint=f"The pool has: {', '.join(sorted(offered))}."
+        )
 
 
 def count_devices(tx: Transaction, kind: str, machine: str) -> int:

@@ -41,7 +41,7 @@ def list_devices(spec: str) -> tuple[Device, ...]:
 def _parse(part: str) -> Device:
     name, _, size = part.partition("=")
     kind, _, index = name.partition(":")
-    if kind not in KINDS or not index.isdigit():
+    if kind not in KINDS or not (index.isascii() and index.isdigit()):
         raise BadRequest(f"device {part!r} is not known", hint="Write cpu:0=4GiB or cuda:0.")
     budget = parse_size(size) if size else _measured(kind, int(index))
     if budget <= 0:
