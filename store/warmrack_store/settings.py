@@ -4,14 +4,14 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from warmrack_store.durations import parse_duration, parse_size
+from warmrack_store.durations import check_keep_alive, parse_duration, parse_size
 from warmrack_store.errors import BadRequest
 from warmrack_store.records import Record, bad_request
 
@@ -108,19 +108,17 @@ class Settings(Record):
     @field_validator("cache_quota", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
-        return parse_size(value) if isinstance(value, str) else value
+        return _read(parse_size, value)
 
     @field_validator("lease_seconds", "patience_seconds", mode="before")
     @classmethod
     def _seconds(cls, value: object) -> object:
-        return parse_duration(value) if isinstance(value, str) else value
+        return _read(parse_duration, value)
 
     @field_validator("keep_alive")
     @classmethod
     def _keep_alive(cls, value: str) -> str:
-        if value != "pinned":
-            parse_duration(value)
-        return value
+        return check_keep_alive(value)
 
     @field_validator("hub_endpoints_allowed", mode="before")
     @classmethod
@@ -134,6 +132,16 @@ class Settings(Record):
     @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.state_dir / 'warmrack.db'}"
+
+
+def _read(parse: Callable[[str], object], value: object) -> object:
+    """A text parsed, its refusal one of the field, so that the setting is named in the error."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value)
+    except BadRequest as error:
+        raise ValueError(error.message) from error
 
 
 def load_settings(

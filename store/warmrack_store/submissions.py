@@ -6,30 +6,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from warmrack_store.durations import parse_duration
+from warmrack_store.durations import check_keep_alive
 from warmrack_store.errors import BadRequest, Contradiction, NotSupported
 from warmrack_store.records import Record, canonical_json, digest_json, parse_record
 from warmrack_store.requests import LoadRequest
 from warmrack_store.requests import check_supported as check_request_supported
 from warmrack_store.states import JobKind, Priority, Tier
 
-MAX_KEEP_ALIVE_SECONDS = 30 * 86400.0
-PINNED = "pinned"
-
-
-def _check_keep_alive(value: str | None) -> str | None:
-    if value is None or value == PINNED:
-        return value
-    try:
-        seconds = parse_duration(value)
-    except BadRequest as error:
-        raise ValueError("must be 0, a duration such as 10m, or pinned") from error
-    if seconds > MAX_KEEP_ALIVE_SECONDS:
-        raise ValueError("is at most 30d; say pinned to keep a model for good")
-    return value
-
-
-KeepAlive = Annotated[str | None, AfterValidator(_check_keep_alive)]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 Name = Annotated[str, Field(pattern=rf"^{_NAME.pattern}$")]
 
@@ -41,7 +24,7 @@ class Submission(Record):
     request: LoadRequest
     nodes: str | tuple[Name, ...] | None = Field(None, description="all, a number, or names")
     tier: Tier | None = Field(None, description="device for load and task; disk or ram: prefetch")
-    keep_alive: KeepAlive = None
+    keep_alive: Annotated[str, AfterValidator(check_keep_alive)] | None = None
     priority: Priority = Priority.NORMAL
     task: Name | None = None
     payload: dict[str, Any] | None = None

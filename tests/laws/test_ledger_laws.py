@@ -1,7 +1,6 @@
 """Whatever happens to jobs in whatever order, the ledger keeps its promises."""
 
 from collections import Counter, defaultdict
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +22,7 @@ from warmrack_store.schema import jobs as rows
 from warmrack_store.states import HELD, TERMINAL, JobState
 
 NODES = ("n0", "n1")
+MIRRORED = ("state", "cause", "node", "resolution_id", "bytes_done", "bytes_total")
 _LEASE_SECONDS = 6.0
 _DEATHS = 3
 _NEXT = {
@@ -58,16 +58,31 @@ class Ledger:
         with self.database.write() as tx:
             found = claims.claim_next(tx, node=node, holder=node, lease_seconds=_LEASE_SECONDS)
         if found is not None:
+            epochs = [held.epoch for held in self.claims if held.job_id == found[0].job_id]
+            assert max(epochs, default=0) < found[0].epoch, "a fence only ever rises"
             self.claims.append(found[0])
 
     def work(self, number: int) -> None:
         """A worker goes on with one of its claims, mostly a late one; a lost one changes nothing."""
         if not self.claims:
             return
-        kinds = (_advance, _advance, _hand_over, _give_back, _retry, _finish)
+        kinds = (_advance, _advance, _hand_over, _give_back, _retry, _finish, _report)
         held = self.claims[-1 - (number // 8) % min(3, len(self.claims))]
-        with suppress(LostClaim), self.database.write() as tx:
-            kinds[number % len(kinds)](tx, held)
+        before = self.look()
+        row = before[held.job_id]
+        holds = (row["holder"], row["epoch"]) == (held.holder, held.epoch)
+        try:
+            with self.database.write() as tx:
+                kinds[number % len(kinds)](tx, held)
+        except LostClaim:
+            assert not holds
+            assert self.look() == before
+        else:
+            assert holds, "a claim that was lost did something"
+
+    def look(self) -> dict[str, Any]:
+        with self.database.read() as tx:
+            return {row["id"]: row for row in tx.list(sa.select(rows))}
 
     def cancel(self, number: int) -> None:
         if not self.job_ids:
@@ -91,8 +106,8 @@ class Ledger:
                 deadlines.requeue_lost(tx, job, max_load_deaths=_DEATHS)
 
     def promises_hold(self) -> None:
+        found = self.look()
         with self.database.read() as tx:
-            found = {row["id"]: row for row in tx.list(sa.select(rows))}
             told: dict[str, list[str]] = defaultdict(list)
             for event in tx.list(sa.select(job_events).order_by(job_events.c.id)):
                 told[event["job_id"]].append(event["type"])
@@ -137,7 +152,8 @@ class Ledger:
             return
         leader = found[row["joined_to"]]
         assert leader["joined_to"] is None
-        assert (row["state"], row["cause"]) == (leader["state"], leader["cause"])
+        for name in MIRRORED:
+            assert row[name] == leader[name], name
 
 
 def _advance(tx: Transaction, held: Claim) -> None:
@@ -165,6 +181,11 @@ def _finish(tx: Transaction, held: Claim) -> None:
     claims.finish(tx, held, JobState.SUCCEEDED)
 
 
+def _report(tx: Transaction, held: Claim) -> None:
+    done = claims.get_held(tx, held).bytes_done + 1
+    claims.report_progress(tx, held, bytes_done=done, bytes_total=100)
+
+
 WEIGHTS = {
     "wait": 1,
     "submit": 5,
@@ -190,7 +211,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(
-    max_examples=100,
+    max_examples=70,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=set(Phase) - {Phase.shrink},  # it would take minutes; a list of 40 steps can be read

@@ -10,7 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from tests.services.stores import Store, make_sqlite_template, sqlite_store
-from warmrack_store.errors import HostLost, NotExact, StoreUnavailable, WontFit
+from warmrack_store.errors import (
+    HostLost,
+    Integrity,
+    NotExact,
+    StoreUnavailable,
+    WarmrackError,
+    WontFit,
+)
 from warmrack_store.ledgers import residents
 from warmrack_store.ledgers.residents import Resident
 from warmrack_store.receipts import Receipt
@@ -236,16 +243,19 @@ def test_a_want_that_no_device_holds_is_refused(rig: Rig) -> None:
     assert rig.effects.started == []
 
 
-def test_a_failed_load_is_told_to_everybody_who_waited_for_it(rig: Rig) -> None:
+@pytest.mark.parametrize("failure", [NotExact("E1 failed"), Integrity("E2 failed")])
+def test_a_failed_load_is_told_to_everybody_who_waited_for_it(
+    rig: Rig, failure: WarmrackError
+) -> None:
     answers = [rig.want(f"job{number}", make_order()) for number in range(2)]
     seat_id = rig.effects.started[0][0].id
-    record = ErrorRecord.model_validate(NotExact("E1 failed").to_record())
+    record = ErrorRecord.model_validate(failure.to_record())
     rig.say(seat_id, ResidentState.GONE, error=record)
     assert not answers[0].done(), "the process is not gone yet"
     rig.turn(Ended(seat_id=seat_id, error=None))
     for answer in answers:
-        assert isinstance(answer.exception(0), NotExact)
-    assert (rig.row(seat_id).state, rig.row(seat_id).cause) == ("gone", "not-exact")
+        assert isinstance(answer.exception(0), type(failure))
+    assert (rig.row(seat_id).state, rig.row(seat_id).cause) == ("gone", failure.code)
 
 
 def test_a_host_that_dies_while_it_loads_is_lost(rig: Rig) -> None:

@@ -76,6 +76,24 @@ def test_what_is_no_setting_or_no_value_is_refused(environ: dict[str, str]) -> N
         load(**environ)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("auth", "maybe"),
+        ("lease_seconds", "0"),
+        ("lease_seconds", "soon"),
+        ("cache_quota", "-1"),
+        ("keep_alive", "forever"),
+        ("keep_alive", "31d"),
+        ("max_queued", "0"),
+        ("threads", "1.5"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_field_and_itself(field: str, value: str) -> None:
+    with pytest.raises(BadRequest, match=rf"^{field}: .*{value}"):
+        load(**{f"WARMRACK_{field.upper()}": value})
+
+
 def test_what_kubernetes_injects_is_let_pass() -> None:
     injected = {
         "WARMRACK_PORT": "tcp://1",

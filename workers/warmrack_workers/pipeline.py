@@ -10,7 +10,7 @@ import structlog
 from warmrack_store.brokers.doorbell import Doorbell
 from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.database import Database
-from warmrack_store.durations import parse_duration
+from warmrack_store.durations import PINNED, parse_duration
 from warmrack_store.errors import (
     HostLost,
     Integrity,
@@ -26,7 +26,7 @@ from warmrack_store.receipts import Receipt
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
 from warmrack_store.states import JobKind, JobState, Tier
-from warmrack_store.submissions import PINNED, Submission
+from warmrack_store.submissions import Submission
 from warmrack_store.vault import Vault
 from warmrack_workers.activity import Activities, Activity
 from warmrack_workers.endings import Endings
