@@ -52,7 +52,9 @@ def render(conditions: Conditions, results: Sequence[RowResult]) -> str:
 
 def format_value(value: float, unit: Unit) -> str:
     if unit is Unit.SECONDS:
-        return f"{value * 1000:.2f} ms" if abs(value) < 0.1 else f"{value:.2f} s"
+        if abs(value) >= 1:
+            return f"{value:.2f} s"
+        return f"{value * 1000:.{1 if abs(value) >= 0.01 else 2}f} ms"
     if unit is Unit.BYTES:
         return f"{value / 1e6:,.1f} MB"
     return f"{value:,g}"

@@ -93,6 +93,6 @@ ROW = Row(
     limit_seconds=180,
     measure=measure,
     if_missed="Most of it is imports that both need: redis, SQLAlchemy, Celery, FastAPI. Next: one "
-    "malloc arena, free pages given back once after the start (redis alone leaves 13 MB of them), "
+    "malloc arena, free pages given back once after the start, "
     "and a worker of Celery that is built without its command line (prompt_toolkit).",
 )

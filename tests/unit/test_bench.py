@@ -119,7 +119,7 @@ def test_sides_in_different_units_are_refused() -> None:
 def test_page_shows_both_sides_with_spread_ratio_goal_and_verdict() -> None:
     text = page(compared(Judged.RATIO, 0.25))
     assert (
-        "| G99 | warm | 1.00 s (0.50 s to 3.00 s; 3) | fresh Python: 4.00 s (1) | 0.250 "
+        "| G99 | warm | 1.00 s (500.0 ms to 3.00 s; 3) | fresh Python: 4.00 s (1) | 0.250 "
         "| <= 0.25x | met: 0.250x |" in text
     )
 
@@ -171,7 +171,8 @@ def test_page_names_the_machine_and_has_one_table_a_chapter_in_their_order() -> 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
-        (0.0123, Unit.SECONDS, "12.30 ms"),
+        (0.00123, Unit.SECONDS, "1.23 ms"),
+        (0.0123, Unit.SECONDS, "12.3 ms"),
         (12.3, Unit.SECONDS, "12.30 s"),
         (272_600_000, Unit.BYTES, "272.6 MB"),
         (1, Unit.COUNT, "1"),
