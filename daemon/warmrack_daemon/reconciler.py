@@ -8,6 +8,7 @@ does not guard truth.
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ from prometheus_client import Counter
 
 from warmrack_daemon.api.views import job_view
 from warmrack_daemon.services import Services
+from warmrack_store import heap
 from warmrack_store.errors import Ended, Expired, StoreUnavailable, Timeout
 from warmrack_store.ledgers import (
     cancels,
@@ -60,7 +62,11 @@ class Reconciler:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
+        given_back_at = 0.0
         while not self._stop.wait(_SECONDS):
+            if time.monotonic() - given_back_at >= heap.GIVE_BACK_SECONDS:
+                heap.give_back()
+                given_back_at = time.monotonic()
             try:
                 if self._lead():
                     self.reconcile()

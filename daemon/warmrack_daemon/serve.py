@@ -1,5 +1,7 @@
 """The control plane process: web server, reconciler and intake."""
 
+import argparse
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +11,12 @@ from warmrack_daemon.api.app import create_app
 from warmrack_daemon.reconciler import Reconciler
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
+from warmrack_store import heap
 from warmrack_store.brokers.celery_doorbell import Intake
 from warmrack_store.errors import BadRequest, NotSupported, WarmrackError
 from warmrack_store.logs import configure_logs
 from warmrack_store.records import parse_record
-from warmrack_store.settings import Auth, Settings
+from warmrack_store.settings import Auth, Settings, load_settings
 from warmrack_store.submissions import Submission
 
 _KEEP_ALIVE_SECONDS = 75
@@ -29,6 +32,7 @@ def run(settings: Settings, host: str, port: int) -> None:
             "auth = keys is not served by this version",
             hint="Listen on loopback, or put a proxy that authenticates in front.",
         )
+    heap.limit_arenas()
     configure_logs(settings.log)
     services = Services.open(settings)
     intake = Intake(
@@ -53,6 +57,19 @@ def run(settings: Settings, host: str, port: int) -> None:
         intake.stop()
         reconciler.stop()
         services.close()
+
+
+def main() -> None:
+    """`python -m warmrack_daemon.serve`, which `warmrack serve` becomes."""
+    parser = argparse.ArgumentParser(prog="warmrack serve")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8420)
+    given = parser.parse_args()
+    try:
+        run(load_settings(), given.host, given.port)
+    except WarmrackError as error:
+        print(f"error[{error.code}]: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def receive(services: Services, kind: str, kwargs: Mapping[str, Any], task_id: str) -> str:
@@ -98,3 +115,7 @@ def _message_key(kwargs: Mapping[str, Any]) -> str | None:
     if not isinstance(key, str) or not key.isprintable() or not 0 < len(key) <= _MAX_KEY_LENGTH:
         raise BadRequest(f"idempotency_key: must be 1 to {_MAX_KEY_LENGTH} printable characters")
     return key
+
+
+if __name__ == "__main__":
+    main()

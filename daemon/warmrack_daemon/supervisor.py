@@ -87,7 +87,7 @@ class Stack:
         self._settings = settings
         self._environment = child_environment(settings)
         self.node_names = [f"node-{index}" for index in range(node_count)]
-        serve = ["-m", "warmrack_daemon", "serve", "--host", host, "--port", str(port)]
+        serve = ["-m", "warmrack_daemon.serve", "--host", host, "--port", str(port)]
         self._children = [self._child("control", "control", [sys.executable, *serve])]
         if embedded is not None:
             self._children.insert(0, self._child("broker", "broker", embedded.command()))

@@ -134,7 +134,7 @@ class Stack:
 
     def find_pid(self, name: str) -> int:
         """The process that is this part now; parts that died are started again."""
-        marks = {"control": ("warmrack_daemon serve",), "broker": ("valkey-server",)}
+        marks = {"control": ("-m warmrack_daemon.serve ",), "broker": ("valkey-server",)}
         for process in self.list_processes():
             try:
                 command = " ".join(process.cmdline())

@@ -19,7 +19,7 @@ def other_machine(pool: Stack) -> Iterator[str]:
     if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode != 0:
         pytest.skip("this user may not make a mount namespace")
     port = free_port()
-    serving = next(p for p in pool.list_processes() if "serve" in p.cmdline())
+    serving = next(p for p in pool.list_processes() if "warmrack_daemon.serve" in p.cmdline())
     process = subprocess.Popen(
         [*unshare, *WARMRACK, "serve", "--host", "127.0.0.1", "--port", str(port)],
         env=serving.environ(),

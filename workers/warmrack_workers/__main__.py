@@ -3,12 +3,14 @@
 import json
 import sys
 
+from warmrack_store import heap
 from warmrack_store.errors import WarmrackError
 from warmrack_store.logs import configure_logs
 from warmrack_store.settings import load_settings
 
 
 def main() -> None:
+    heap.limit_arenas()
     try:
         settings = load_settings()
         configure_logs(settings.log, node=settings.node)

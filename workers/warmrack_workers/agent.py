@@ -108,7 +108,8 @@ class Agent:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; does not return, the process exits."""
-        self._take_over_signals()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
         self._nursery.start()
         self._residency.start(self._effects, self._adopt())
         self._heart.start()
@@ -120,11 +121,9 @@ class Agent:
             self._broker_url,
             node=self._node,
             on_bell=self._work,
-            on_ready=self._take_over_signals,
             threads=_BELL_THREADS,
         )
-        # Celery's own handlers hold while it starts; they only end its worker.
-        self._shut_down()
+        self._shut_down()  # the worker has ended by itself: so does the agent
 
     def _find_socket(self, seat_id: str) -> str | None:
         return self._effects.find_socket(seat_id)
@@ -227,11 +226,6 @@ class Agent:
     def _heard(self, subject: str) -> None:
         if subject == f"node:{self._node}":
             self._residency.post(Nudge())
-
-    def _take_over_signals(self) -> None:
-        """Celery's own handlers wait for running tasks; ours do not."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if not self._stopping.is_set():

@@ -5,6 +5,7 @@ import time
 
 import structlog
 
+from warmrack_store import heap
 from warmrack_store.database import Database
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.ledgers import claims, leases, nodes
@@ -46,7 +47,7 @@ class Heart:
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
-        beaten_at = renewed_at = 0.0
+        beaten_at = renewed_at = given_back_at = 0.0
         while not self._stop.wait(_TICK_SECONDS):
             now = time.monotonic()
             try:
@@ -57,6 +58,9 @@ class Heart:
                     self._renew()
                     renewed_at = now
                 self._hear()
+                if now - given_back_at >= heap.GIVE_BACK_SECONDS:
+                    heap.give_back()
+                    given_back_at = now
             except StoreUnavailable as error:
                 log.warning("The heart waits.", action="heart-wait", error=error.message)
             except Exception:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -44,11 +45,13 @@ def serve(
     json: JsonErrors = False,
 ) -> None:
     """Run one control plane: the HTTP API and the reconciler."""
-    from warmrack_daemon.serve import run
     from warmrack_store.settings import load_settings
 
     del json
-    run(load_settings(flags={"state_dir": state_dir}), host, port)
+    load_settings(flags={"state_dir": state_dir})
+    # A fresh interpreter: the command line's own libraries would stay in memory for good.
+    command = [sys.executable, "-m", "warmrack_daemon.serve", "--host", host, "--port", str(port)]
+    _become(command, {"state_dir": state_dir})
 
 
 def worker(
@@ -63,8 +66,12 @@ def worker(
     del json
     flags = {"state_dir": state_dir, "node": node, "devices": devices}
     load_settings(flags=flags)
+    _become([sys.executable, "-m", "warmrack_workers"], flags)
+
+
+def _become(command: list[str], flags: Mapping[str, object]) -> None:
+    """Be another program, with the flags handed on as settings."""
     given = {f"WARMRACK_{name.upper()}": str(v) for name, v in flags.items() if v is not None}
-    command = [sys.executable, "-m", "warmrack_workers"]
     os.execve(sys.executable, command, {**os.environ, **given})
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CeleryError
-from celery.signals import worker_ready
 from kombu.exceptions import KombuError, OperationalError
 
 from warmrack_store.errors import StoreUnavailable
@@ -42,6 +41,7 @@ def make_app(broker_url: str, *, result_backend: str | None = None) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 3},
     )
     return app
@@ -64,44 +64,38 @@ class CeleryDoorbell:
             raise StoreUnavailable("the broker does not answer") from error
 
 
-def run_bell_worker(
-    broker_url: str,
-    *,
-    node: str,
-    on_bell: Callable[[], None],
-    on_ready: Callable[[], None],
-    threads: int,
-) -> None:
-    """Answer the bells of one node until the process ends. Blocks; needs the main thread.
-
-    `on_ready` is called once bells are heard, after Celery has set its signal handlers.
+def _make_worker(app: Celery, *, queues: str, name: str, threads: int) -> Any:
+    """Celery's worker without its command line, which costs 7 MB and takes over the signals.
 
     Without gossip, mingle and heartbeat: their traffic grows with the square of the nodes, and a
     node's liveness is a row in SQL.
     """
+    # Pool threads trace tasks under the default app, whose backend would get the results.
+    app.set_default()
+    return app.WorkController(
+        pool_cls="threads",
+        concurrency=threads,
+        queues=queues,
+        hostname=name,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+    )
+
+
+def run_bell_worker(
+    broker_url: str, *, node: str, on_bell: Callable[[], None], threads: int
+) -> None:
+    """Answer the bells of one node until the process ends. Blocks; signals stay the caller's."""
     app = make_app(broker_url)
 
     @app.task(name=BELL, shared=False)  # type: ignore[untyped-decorator]
     def bell() -> None:
         on_bell()
 
-    def ready(**_: object) -> None:
-        on_ready()
-
-    worker_ready.connect(ready)
-    app.worker_main(
-        [
-            "worker",
-            "--pool=threads",
-            f"--concurrency={threads}",
-            f"--queues={RESOLVE_QUEUE},{node_queue(node)}",
-            f"--hostname=warmrack@{node}",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--loglevel=WARNING",
-        ]
-    )
+    queues = f"{RESOLVE_QUEUE},{node_queue(node)}"
+    _make_worker(app, queues=queues, name=f"warmrack@{node}", threads=threads).start()
 
 
 class Intake:
@@ -141,17 +135,8 @@ class Intake:
 
     def start(self) -> None:
         """Consume in a thread of its own; returns at once."""
-        # Pool threads trace tasks under the default app, whose backend would get the results.
-        self._app.set_default()
-        self._worker = self._app.WorkController(
-            pool_cls="threads",
-            concurrency=4,
-            queues=INTAKE_QUEUE,
-            hostname="warmrack-intake@localhost",
-            without_gossip=True,
-            without_mingle=True,
-            without_heartbeat=True,
-            loglevel="WARNING",
+        self._worker = _make_worker(
+            self._app, queues=INTAKE_QUEUE, name="warmrack-intake@localhost", threads=4
         )
         threading.Thread(target=self._worker.start, name="intake", daemon=True).start()
 
