@@ -37,6 +37,25 @@ class Rejected(Record):
     reason: str
 
 
+class QuantizationSource(StrEnum):
+    """Where the quantized weights come from."""
+
+    STORED = "stored"
+    ON_THE_FLY = "on_the_fly"
+
+
+class Quantization(Record):
+    """How the weights in memory are quantized; a plain load has none."""
+
+    method: str
+    """nf4, int8, fp8 or gguf:<Q>."""
+    source: QuantizationSource
+    compute_dtype: str
+    """bf16, fp16 or fp32: of the layers that stay unquantized, and of the products."""
+    skipped: tuple[str, ...] = ()
+    """Modules that stay unquantized, as declared or by the library's rule; names or suffixes."""
+
+
 class Memory(Record):
     """Bytes the loaded model is charged with on its device."""
 
@@ -72,7 +91,10 @@ class Resolution(Record):
     stored_dtypes: dict[str, int]
     """safetensors dtype -> number of tensors."""
     precision: str
-    """bf16, fp32, ... of the tensors in memory; `mixed` where the checkpoint mixes."""
+    """bf16, fp32, nf4, ... of the tensors in memory; `mixed` where the checkpoint mixes."""
+    cast: str | None = None
+    """bf16, fp16 or fp32 where the float tensors are converted at the load, as asked."""
+    quantization: Quantization | None = None
     tokenizer_files: tuple[str, ...]
     memory: Memory
     generates: bool
