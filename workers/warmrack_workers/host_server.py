@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from warmrack_store.errors import BadRequest, Defect, HostLost, NotFound, WarmrackError
@@ -51,7 +51,7 @@ async def serve(spec: HostSpec) -> Host:
     # uvicorn's protocol without its Server: that one takes over the signals, and looks only
     # every 0.1 s whether it should end.
     server = await loop.create_unix_server(
-        lambda: H11Protocol(config=config, server_state=state, app_state={}), sock=listener
+        lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}), sock=listener
     )
     loading = asyncio.create_task(host.bring_up())
     await host.finished.wait()
