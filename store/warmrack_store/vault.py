@@ -1,4 +1,4 @@
-"""What the cluster key protects: Hub tokens at rest, and the marks that stand for them."""
+"""What the cluster key protects: Hub tokens at rest, their marks, and the secrets drawn from it."""
 
 import base64
 import hashlib
@@ -20,6 +20,9 @@ class Vault:
         self._mark_key = _derive(key, b"mark")
         self.node_token = _derive(key, b"node").hex()
         """What nodes and control planes show one another."""
+        self.signing_seed = _derive(key, b"sign")
+        """Of the key that signs receipts; derived, so that all of a cluster's control planes sign
+        with the same one and there is no second secret to keep."""
 
     def encrypt(self, token: str) -> bytes:
         from cryptography.fernet import Fernet
