@@ -15,7 +15,13 @@ from urllib.parse import quote, urlsplit
 from warmrack_store.cache.safetensors_header import header_size, parse_header
 from warmrack_store.errors import HubUnavailable, UnsafeFormat
 from warmrack_store.facts import FileFact, RefFact, RepositoryFacts, WeightFile
-from warmrack_store.hub_answers import has_digest, parse_config, parse_ref, parse_tree_page
+from warmrack_store.hub_answers import (
+    has_digest,
+    parse_config,
+    parse_names,
+    parse_ref,
+    parse_tree_page,
+)
 from warmrack_store.hub_errors import Asked, explain_refusal, nonsense
 from warmrack_store.refs import ModelRef
 
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 * 2**20
 MAX_TREE_FILES = 100_000
+MAX_CHILDREN = 1_000
+"""Quantized children listed of one model; the most published ones have some hundreds."""
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
 _READERS = 8
@@ -87,6 +95,20 @@ class HubFacts:
         Asks auth-check: a gated repository's description and tree are public.
         """
         self._get(f"/api/models/{repository}/auth-check", self._about(repository, None, token))
+
+    def list_children(self, repository: str, token: str | None) -> tuple[str, ...]:
+        """Repositories whose cards call themselves a quantization of this one, by name."""
+        tag = quote(f"base_model:quantized:{repository}", safe="")
+        asked = self._about(repository, None, token)
+        page: str | None = f"/api/models?filter={tag}&limit=100"
+        found: set[str] = set()
+        pages: set[str] = set()
+        while page is not None and page not in pages and len(found) < MAX_CHILDREN:
+            pages.add(page)
+            answer = self._get(page, asked)
+            found |= set(parse_names(answer.body, asked))
+            page = self._own_page(answer.next_page, asked)
+        return tuple(sorted(found - {repository}, key=lambda name: (name.lower(), name)))
 
     def get_facts(self, ref: RefFact, token: str | None) -> RepositoryFacts:
         """Everything that the tree, config.json and the safetensors headers say at the commit.

@@ -32,6 +32,19 @@ def parse_ref(body: bytes, ref: ModelRef, asked: Asked) -> RefFact:
     return RefFact(repository=name, commit=sha, private=private, gated=bool(gated))
 
 
+def parse_names(body: bytes, asked: Asked) -> Iterator[str]:
+    """The well-formed repository ids of one page of models; others are nothing to name to a Hub."""
+    try:
+        names = [entry["id"] for entry in json.loads(body)]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise nonsense(str(error), asked) from error
+    for name in names:
+        try:
+            yield check_repository(name)
+        except (BadRequest, AttributeError):
+            continue
+
+
 def parse_tree_page(body: bytes, asked: Asked) -> Iterator[FileFact]:
     """The files among the entries of one page."""
     try:

@@ -116,6 +116,15 @@ revisions = sa.Table(
     sa.Column("created_at", Time, nullable=False),
 )
 
+refs = sa.Table(
+    "refs",
+    metadata,
+    sa.Column("asked", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Text, primary_key=True),
+    sa.Column("fact", sa.JSON, nullable=False),
+    sa.Column("seen_at", Time, nullable=False),
+)
+
 resolutions = sa.Table(
     "resolutions",
     metadata,

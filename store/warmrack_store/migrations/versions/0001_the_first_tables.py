@@ -27,6 +27,14 @@ def upgrade() -> None:
         ),
     )
     op.create_table(
+        "refs",
+        sa.Column("asked", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Text(), nullable=False),
+        sa.Column("fact", sa.JSON(), nullable=False),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("asked", "revision", name=op.f("pk_refs")),
+    )
+    op.create_table(
         "egress_ledger",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("job_id", sa.Text(), nullable=False),
@@ -241,6 +249,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_resolutions_cache_key")
 
     op.drop_table("resolutions")
+    op.drop_table("refs")
     with op.batch_alter_table("residents", schema=None) as batch_op:
         batch_op.drop_index("ix_residents_node")
         batch_op.drop_index("ix_residents_cache_key")

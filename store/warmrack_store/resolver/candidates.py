@@ -1,0 +1,84 @@
+"""R6: which repositories may serve a request besides the one that it names."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from warmrack_store.errors import WarmrackError
+from warmrack_store.facts import RefFact, RepositoryFacts
+from warmrack_store.requests import LoadRequest
+from warmrack_store.resolution import Rejected
+
+MAX_ASKED = 32
+"""Repositories that one request may make the Hub describe; what comes after them in the order is
+rejected by name."""
+
+
+class Provenance(StrEnum):
+    """Who says that a repository stands for another; earlier ones are preferred."""
+
+    ASKED = "asked"
+    CATALOG = "catalog"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A repository that somebody says stands for the one asked for."""
+
+    repository: str
+    provenance: Provenance
+    evidence: str
+    """The catalog's row, or the tag of the Hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A proposal with what the Hub says about it to this caller: facts, or why there are none."""
+
+    proposal: Proposal
+    ref: RefFact | None = None
+    facts: RepositoryFacts | None = None
+    refusal: WarmrackError | None = None
+
+
+def propose(
+    request: LoadRequest, repository: str, proposals: Iterable[Proposal]
+) -> tuple[tuple[Proposal, ...], tuple[Rejected, ...]]:
+    """The proposals worth asking the Hub about, each repository once, and the rejected rest.
+
+    `repository` is the asked one's canonical name. Only publishers that the request allows supply
+    a substitute; by default the asked repository's own organisation.
+    """
+    own = repository.partition("/")[0]
+    allowed = tuple(glob.lower() for glob in request.publishers) or (own.lower(),)
+    kept: dict[str, Proposal] = {}
+    rejected: dict[str, Rejected] = {}
+    for proposal in sorted(proposals, key=_rank):
+        name = proposal.repository.lower()
+        if name == repository.lower() or name in kept or name in rejected:
+            continue
+        if not any(fnmatchcase(name.partition("/")[0], glob) for glob in allowed):
+            rejected[name] = _reject(
+                proposal,
+                "publisher-not-allowed",
+                f"publishers allows {', '.join(request.publishers) or own} only",
+            )
+        elif len(kept) >= MAX_ASKED:
+            rejected[name] = _reject(proposal, "too-many", f"comes after {MAX_ASKED} others")
+        else:
+            kept[name] = proposal
+    return tuple(kept.values()), tuple(rejected.values())
+
+
+def _rank(proposal: Proposal) -> tuple[int, str, str]:
+    return (
+        list(Provenance).index(proposal.provenance),
+        proposal.repository.lower(),
+        proposal.repository,
+    )
+
+
+def _reject(proposal: Proposal, code: str, reason: str) -> Rejected:
+    return Rejected(repository=proposal.repository, code=code, reason=reason)

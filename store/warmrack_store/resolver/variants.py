@@ -1,0 +1,77 @@
+"""One repository as it would be loaded for a request: its files, precision and memory."""
+
+from dataclasses import dataclass
+
+from warmrack_store.facts import FileFact, RepositoryFacts, WeightFile
+from warmrack_store.requests import LoadRequest
+from warmrack_store.resolution import Memory, TrailLine
+from warmrack_store.resolver import rules
+from warmrack_store.resolver.declared import Declared
+from warmrack_store.resolver.files import list_oversized
+from warmrack_store.resolver.kinds import Weights
+from warmrack_store.resolver.memory import find_longest_context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """What R4, R5 and R9 found, with the lines that say so."""
+
+    facts: RepositoryFacts
+    weights: Weights
+    headers: tuple[WeightFile, ...]
+    files: tuple[FileFact, ...]
+    """What is fetched, in path order."""
+    precision: str
+    memory: Memory
+    read: tuple[TrailLine, ...]
+    """R4 and R5."""
+    planned: TrailLine
+    """R9."""
+    warnings: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
+    """The load of this very repository. Raises the Refusal that says why it cannot be served."""
+    weights, kind = rules.choose_kind(facts)
+    headers, read = rules.read_facts(facts, weights)
+    precision, memory, planned = rules.plan_memory(request, facts, headers)
+    paths = set(rules.plan_files(facts, weights))
+    return Variant(
+        facts=facts,
+        weights=weights,
+        headers=headers,
+        files=tuple(sorted((f for f in facts.files if f.path in paths), key=lambda f: f.path)),
+        precision=precision,
+        memory=memory,
+        read=(kind, read),
+        planned=planned,
+        warnings=_list_warnings(request, facts, headers, precision),
+    )
+
+
+def _list_warnings(
+    request: LoadRequest, facts: RepositoryFacts, headers: tuple[WeightFile, ...], precision: str
+) -> tuple[str, ...]:
+    """What is served as it is although somebody may expect otherwise."""
+    declared = Declared(facts.config or {})
+    found = [
+        f"{path} is too large to be read and is left out" for path in list_oversized(facts.files)
+    ]
+    if declared.architecture is None:
+        found.append("config.json names no class (architectures)")
+    named = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}.get(
+        declared.dtype or ""
+    )
+    if named is not None and named != precision:
+        found.append(
+            f"config.json names {named}, the tensors are stored as {precision} "
+            f"({', '.join(rules.count_dtypes(headers))}) and are served as stored"
+        )
+    longest = find_longest_context(declared.text())
+    if longest is not None and (request.max_seq_length or 0) > longest:
+        found.append(f"max_seq_length {request.max_seq_length} is more than the model's {longest}")
+    return tuple(found)
