@@ -1,14 +1,102 @@
 """From a request to its pinned resolution: the Hub is asked for what SQL does not hold yet."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from warmrack_store.database import Database
+from warmrack_store.errors import OfflineMiss, Refusal
 from warmrack_store.facts import RefFact, RepositoryFacts
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import resolutions
-from warmrack_store.requests import LoadRequest
+from warmrack_store.ledgers import names, resolutions
+from warmrack_store.refs import ModelRef
+from warmrack_store.requests import LoadRequest, Network
 from warmrack_store.resolution import Resolution
-from warmrack_store.resolver import resolve
+from warmrack_store.resolver import Asked, resolve
+from warmrack_store.resolver.candidates import (
+    Candidate,
+    Proposal,
+    list_proposals,
+    propose,
+    wants_children,
+)
+
+_STORED_AGAIN_SECONDS = 10.0
+"""An answer that repeats the known one within this time is not stored again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Gives facts to a resolution: from SQL where they are kept, else from the Hub.
+
+    The caller's own token asks; the facts of a commit are asked once per cluster.
+    """
+
+    database: Database
+    hub: HubFacts
+    network: Network
+    token: str | None
+
+    def find_asked(self, asked: ModelRef) -> Asked:
+        """What the name means, with the repository's facts. Raises Refusals, HubUnavailable."""
+        ref, age_seconds = self._find_ref(asked)
+        return Asked(ref=ref, facts=self._get_facts(ref), age_seconds=age_seconds)
+
+    def find_candidate(self, proposal: Proposal) -> Candidate:
+        """The proposal with its facts, or with the reason why this caller cannot have them."""
+        try:
+            ref, _ = self._find_ref(ModelRef(repository=proposal.repository))
+            return Candidate(proposal=proposal, ref=ref, facts=self._get_facts(ref))
+        except Refusal as refusal:
+            return Candidate(proposal=proposal, refusal=refusal)
+
+    def list_children(self, repository: str) -> tuple[str, ...]:
+        if self.network is Network.OFFLINE:
+            return ()
+        return self.hub.list_children(repository, self.token)
+
+    def _find_ref(self, asked: ModelRef) -> tuple[RefFact, float]:
+        """The ref and the age of the answer in seconds, 0 where the Hub gave it just now."""
+        with self.database.read() as tx:
+            known = names.find_ref(tx, asked)
+        if known is not None and self.network is not Network.ONLINE:
+            self._check_right(known.ref)
+            return known.ref, known.age_seconds
+        if self.network is Network.OFFLINE:
+            raise OfflineMiss(
+                f"{asked.repository} at {asked.revision or 'its default branch'} was never asked "
+                "of the Hub",
+                hint="Prefetch it while the Hub may be asked, or name a commit that was loaded.",
+            )
+        ref = self.hub.find_ref(asked, self.token)
+        stale = known is None or known.age_seconds > _STORED_AGAIN_SECONDS or known.ref != ref
+        if stale:
+            with self.database.write() as tx:
+                names.put_ref(tx, asked, ref)
+        return ref, 0.0
+
+    def _check_right(self, ref: RefFact) -> None:
+        """A kept answer of a non-public repository says nothing about this caller's right."""
+        if not (ref.private or ref.gated):
+            return
+        if self.network is Network.OFFLINE:
+            raise OfflineMiss(
+                f"{ref.repository} is not public, and the right to it cannot be checked offline",
+                hint="Ask with network online or cached_first.",
+            )
+        self.hub.check_right(ref.repository, self.token)
+
+    def _get_facts(self, ref: RefFact) -> RepositoryFacts:
+        with self.database.read() as tx:
+            known = resolutions.find_facts(tx, ref.repository, ref.commit)
+        if known is not None:
+            # Visibility belongs to the repository, not to the commit: it is as it is now.
+            return known.model_copy(update={"private": ref.private, "gated": ref.gated})
+        if self.network is Network.OFFLINE:
+            raise OfflineMiss(f"the files of {ref.repository}@{ref.commit} are not known here")
+        facts = self.hub.get_facts(ref, self.token)
+        with self.database.write() as tx:
+            resolutions.put_facts(tx, facts)
+        return facts
 
 
 def resolve_request(
@@ -21,20 +109,20 @@ def resolve_request(
 ) -> Resolution:
     """The resolution, made with the caller's own token.
 
-    The name, and the caller's right to it, are asked of the Hub each time; the facts of a commit
-    are asked once per cluster.
+    The name, and the caller's right to it, are asked of the Hub each time, except where the
+    request's `network` says otherwise.
     """
-    ref = hub.find_ref(request.ref(), token)
-    return resolve(request, _facts(database, hub, ref, token), ref, versions=versions)
-
-
-def _facts(database: Database, hub: HubFacts, ref: RefFact, token: str | None) -> RepositoryFacts:
-    with database.read() as tx:
-        known = resolutions.find_facts(tx, ref.repository, ref.commit)
-    if known is not None:
-        # Visibility belongs to the repository, not to the commit: it is as it is now.
-        return known.model_copy(update={"private": ref.private, "gated": ref.gated})
-    facts = hub.get_facts(ref, token)
-    with database.write() as tx:
-        resolutions.put_facts(tx, facts)
-    return facts
+    asker = Asker(database=database, hub=hub, network=request.network, token=token)
+    asked = asker.find_asked(request.ref())
+    children = asker.list_children(asked.ref.repository) if wants_children(request) else ()
+    kept, rejected = propose(
+        request, asked.ref.repository, list_proposals(request, asked.ref.repository, children)
+    )
+    candidates = tuple(asker.find_candidate(proposal) for proposal in kept)
+    return resolve(
+        request,
+        asked,
+        candidates,
+        rejected=rejected,
+        versions=versions,
+    )

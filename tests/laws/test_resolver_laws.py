@@ -12,7 +12,7 @@ from warmrack_store.facts import RepositoryFacts, TensorFact
 from warmrack_store.records import canonical_json
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution, Substitution
-from warmrack_store.resolver import resolve
+from warmrack_store.resolver import Asked, resolve
 from warmrack_store.resolver.kinds import INDEX
 
 on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,7 +75,8 @@ def _dtypes(count: int) -> st.SearchStrategy[list[str]]:
 
 
 def resolved(facts: RepositoryFacts, model: str, **fields: Any) -> Resolution:
-    return resolve(LoadRequest(model=model, **fields), facts, ref_of(facts), versions={"x": "1"})
+    asked = Asked(ref=ref_of(facts), facts=facts)
+    return resolve(LoadRequest(model=model, **fields), asked, versions={"x": "1"})
 
 
 def what_is_served(resolution: Resolution) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from warmrack_store import errors
 from warmrack_store.facts import RepositoryFacts
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution, Substitution
-from warmrack_store.resolver import resolve
+from warmrack_store.resolver import Asked, resolve
 
 VERSIONS = {"transformers": "5.23.0"}
 
 
 def resolved(facts: RepositoryFacts, model: str = "org/name", **fields: Any) -> Resolution:
     request = LoadRequest(model=model, **fields)
-    return resolve(request, facts, ref_of(facts), versions=VERSIONS)
+    return resolve(request, Asked(ref=ref_of(facts), facts=facts), versions=VERSIONS)
 
 
 def test_every_rule_writes_one_line_in_order() -> None:
@@ -238,4 +238,4 @@ def test_facts_of_another_commit_are_a_defect() -> None:
     facts = make_facts()
     other = ref_of(facts).model_copy(update={"commit": "f" * 40})
     with pytest.raises(errors.Defect):
-        resolve(LoadRequest(model="org/name"), facts, other, versions={})
+        Asked(ref=other, facts=facts)

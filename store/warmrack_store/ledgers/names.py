@@ -11,10 +11,6 @@ from warmrack_store.refs import ModelRef
 from warmrack_store.schema import refs
 
 
-_FRESH_SECONDS = 10.0
-"""An answer repeated within this time is not written again; an age is that much too high at most."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRef:
     """An answer of the Hub with its age; a branch may have moved since."""

@@ -3,31 +3,55 @@
 Pure: it asks nobody, reads no clock and no environment, and gives the same on every worker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from warmrack_store.catalog import CATALOG_VERSION
 from warmrack_store.errors import Defect
 from warmrack_store.facts import RefFact, RepositoryFacts
 from warmrack_store.requests import LoadRequest
-from warmrack_store.resolution import Resolution, Substitution, TrailLine
+from warmrack_store.resolution import Rejected, Resolution, Substitution, TrailLine
 from warmrack_store.resolver import rules
+from warmrack_store.resolver.candidates import Candidate
 from warmrack_store.resolver.declared import Declared, generates
 from warmrack_store.resolver.files import is_tokenizer_file
+from warmrack_store.resolver.pool import UNKNOWN, Pool
 from warmrack_store.resolver.variants import Variant, plan_variant
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the name meant at the Hub `age_seconds` ago, with the facts of that commit."""
+
+    ref: RefFact
+    facts: RepositoryFacts
+    age_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        facts, ref = self.facts, self.ref
+        if (facts.repository, facts.commit) != (ref.repository, ref.commit):
+            raise Defect(
+                f"facts of {facts.repository}@{facts.commit} for {ref.repository}@{ref.commit}"
+            )
+
+
 def resolve(
-    request: LoadRequest, facts: RepositoryFacts, ref: RefFact, *, versions: Mapping[str, str]
+    request: LoadRequest,
+    asked: Asked,
+    candidates: Sequence[Candidate] = (),
+    *,
+    rejected: Sequence[Rejected] = (),
+    pool: Pool = UNKNOWN,
+    versions: Mapping[str, str],
 ) -> Resolution:
     """The resolution of the request for a repository whose facts are known at the ref's commit.
 
-    Raises a Refusal that says what about the repository or the request cannot be served.
-    `versions` are the libraries' versions by name; they are recorded, and decide nothing.
+    `candidates` are the other repositories that may serve it, `rejected` those that were ruled
+    out before anybody asked the Hub about them. Raises a Refusal that says what about the
+    repository or the request cannot be served. `versions` are the libraries' versions by name;
+    they are recorded, and decide nothing.
     """
-    if (facts.repository, facts.commit) != (ref.repository, ref.commit):
-        raise Defect(
-            f"facts of {facts.repository}@{facts.commit} for {ref.repository}@{ref.commit}"
-        )
+    facts, ref = asked.facts, asked.ref
     trail = [rules.validate(request), rules.consult_lock(request)]
     substitution, canonical = rules.name_canonically(request, ref)
     trail += [canonical, rules.pin_commit(request, ref)]

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from warmrack_store.errors import WarmrackError
 from warmrack_store.facts import RefFact, RepositoryFacts
-from warmrack_store.requests import LoadRequest
+from warmrack_store.requests import LoadRequest, Mode
 from warmrack_store.resolution import Rejected
 
 MAX_ASKED = 32
@@ -82,3 +82,25 @@ def _rank(proposal: Proposal) -> tuple[int, str, str]:
 
 def _reject(proposal: Proposal, code: str, reason: str) -> Rejected:
     return Rejected(repository=proposal.repository, code=code, reason=reason)
+
+
+def wants_children(request: LoadRequest) -> bool:
+    """Whether the Hub is asked for quantized children of the repository."""
+    return request.mode in (Mode.OPTIMIZED, Mode.AUTO)
+
+
+def list_proposals(
+    request: LoadRequest, repository: str, children: Iterable[str]
+) -> tuple[Proposal, ...]:
+    """All that the catalog and the Hub say about the repository; none in mode exact."""
+    if request.mode is Mode.EXACT:
+        return ()
+    found = [
+        Proposal(
+            repository=name,
+            provenance=Provenance.HUB,
+            evidence=f"tagged base_model:quantized:{repository}",
+        )
+        for name in children
+    ]
+    return tuple(found)
