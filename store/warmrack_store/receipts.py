@@ -59,3 +59,8 @@ class Receipt(Record):
     def failed(self) -> tuple[str, ...]:
         """The names of the checks that failed, in order."""
         return tuple(name for name, check in sorted(self.checks.items()) if not check.passed)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The tensor root's first 16 characters, which name the weights in every answer."""
+        return self.tensor_root[:16] if self.tensor_root else None

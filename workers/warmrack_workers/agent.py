@@ -28,16 +28,20 @@ from warmrack_store.errors import BadRequest, StoreUnavailable
 from warmrack_store.hub import HubFacts
 from warmrack_store.ledgers import claims, nodes, residents
 from warmrack_store.machine import machine_id
+from warmrack_store.rechecks import DiskCheck, DiskQuestion
+from warmrack_store.records import parse_record
 from warmrack_store.settings import Settings
 from warmrack_store.states import NodeState, ResidentState
 from warmrack_store.vault import read_vault
 from warmrack_workers.activity import Activities, Stopping
 from warmrack_workers.decide import Seat
 from warmrack_workers.devices import list_devices
+from warmrack_workers.disk_checks import DiskChecks
 from warmrack_workers.effects import HostEffects
 from warmrack_workers.heart import Heart
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.ingress import Ingress
+from warmrack_workers.node_server import SEAT, NodeServer
 from warmrack_workers.orders import Nudge
 from warmrack_workers.pipeline import Parts, Pipeline
 from warmrack_workers.residency import Residency
@@ -75,6 +79,10 @@ class Agent:
         self._runtime_dir = _runtime_dir(settings)
         self._versions = {name: metadata.version(name) for name in _LIBRARIES}
         self._nursery = Nursery(self._runtime_dir / "nursery.log")
+        self._node_server = NodeServer(
+            self._runtime_dir / "node.sock", {"/snapshots/verify": self._verify_snapshot}
+        )
+        self._node_server.start()
         self._ingress = Ingress(
             settings.ingress,
             node_token=read_vault(settings.cluster_key_file).node_token,
@@ -125,7 +133,18 @@ class Agent:
         )
         self._shut_down()  # the worker has ended by itself: so does the agent
 
+    def _verify_snapshot(self, question: object) -> DiskCheck:
+        checks = DiskChecks(
+            database=self._database,
+            cache_dir=self._settings.cache_dir,
+            node=self._node,
+            store=self._store,
+        )
+        return checks.check(parse_record(DiskQuestion, question).resolution_id)
+
     def _find_socket(self, seat_id: str) -> str | None:
+        if seat_id == SEAT:
+            return str(self._node_server.socket_path)
         return self._effects.find_socket(seat_id)
 
     def _register(self, url: str) -> int:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from warmrack_store.errors import Defect, Integrity, ModelCold, WarmrackError
 from warmrack_store.receipts import Receipt
+from warmrack_store.rechecks import MemoryCheck
 from warmrack_store.states import ResidentState
 from warmrack_workers.audit import check_files, find_failure, judge
 from warmrack_workers.backends import LoadedModel, get_backend
@@ -19,6 +20,7 @@ from warmrack_workers.evidence import gather_evidence, inspect_files
 from warmrack_workers.host_spec import HostSpec, read_spec
 from warmrack_workers.host_status import ErrorRecord, HostStatus
 from warmrack_workers.processes import get_identity
+from warmrack_workers.reaudit import audit_again
 from warmrack_workers.serial_batcher import SerialBatcher
 from warmrack_workers.view import viewed
 
@@ -43,9 +45,11 @@ class Host:
         self.finished = asyncio.Event()
         self._identity = get_identity(os.getpid())
         self._warm: Warm | None = None
+        self._loaded: LoadedModel | None = None
         self._weights_bytes = 0
         self._idle_since = time.monotonic()
         self._moved = asyncio.Event()
+        self._failing: asyncio.Task[None] | None = None
 
     async def bring_up(self) -> None:
         """Load, audit, and be warm, or be gone with the reason."""
@@ -61,7 +65,7 @@ class Host:
             if failure := find_failure(evidence, self.receipt):
                 raise failure
             self._weights_bytes = count_bytes(loaded.model)
-            self._warm = self._ready(loaded)
+            self._warm, self._loaded = self._ready(loaded), loaded
             self.timings["ready_seconds"] = time.perf_counter() - started
             self._idle_since = time.monotonic()
             self._move(ResidentState.WARM)
@@ -70,6 +74,25 @@ class Host:
         except Exception as error:
             _log.exception("the load failed", extra={"action": "load-failed"})
             await self._fail(Defect(f"the load failed with {type(error).__name__}: {error}"))
+
+    async def recheck(self) -> MemoryCheck:
+        """The audit once more, on the model as it is in memory now, while it serves.
+
+        One that fails ends the host: what it holds is no longer what its receipt says. Raises
+        ModelCold where the model is not warm.
+        """
+        self.admit()
+        loaded = self._loaded
+        assert loaded is not None, "admitted: the model is warm"
+        try:
+            report, failure = await asyncio.to_thread(
+                audit_again, self.spec, loaded, self._weights_bytes
+            )
+        finally:
+            self.release()
+        if failure is not None and self.state is not ResidentState.GONE:
+            self._failing = asyncio.create_task(self._fail(failure))
+        return report
 
     def admit(self) -> Warm:
         """Take a place for one task; whoever gets it must `release` it. Raises ModelCold."""

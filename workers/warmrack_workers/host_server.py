@@ -86,6 +86,7 @@ class _Api:
                 Route("/tasks", self.tasks, methods=["GET"]),
                 Route("/tasks/{task}", self.task, methods=["POST"]),
                 Route("/drain", self.drain, methods=["POST"]),
+                Route("/audit", self.audit, methods=["POST"]),
             ],
             exception_handlers={
                 WarmrackError: _answer_error,
@@ -138,6 +139,10 @@ class _Api:
     async def drain(self, request: Request) -> Response:
         asked = parse_record(DrainRequest, await _read_json(request) or {})
         return _json(DrainAnswer(draining=self._host.drain(asked.idle_seconds)))
+
+    async def audit(self, request: Request) -> Response:
+        """The model in memory, audited again."""
+        return _json(await self._host.recheck())
 
 
 class _Stream(StreamingResponse):
