@@ -122,7 +122,6 @@ SERVED_VALUES: dict[str, tuple[object, ...]] = {
     "trust_remote_code": (False,),
     "attn": (None,),
     "device_map": (None,),
-    "network": (Network.ONLINE,),
     "lock": (LockUse.NONE,),
     "hub_secret": (None,),
 }

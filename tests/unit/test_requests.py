@@ -67,7 +67,6 @@ def test_two_revisions_contradict_each_other() -> None:
         ("trust_remote_code", "0" * 40),
         ("attn", "sdpa"),
         ("device_map", "auto"),
-        ("network", "offline"),
         ("lock", "require"),
         ("hub_secret", "mine"),
     ],

@@ -17,11 +17,13 @@ from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.pool import HUB_RATE
 from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile
 from warmrack_store.refs import is_commit
+from warmrack_store.requests import Network
 from warmrack_store.resolution import Resolution, Substitution
 from warmrack_store.settings import Settings
 from warmrack_workers.activity import Activity
 from warmrack_workers.fetch.fetcher import FetchedSnapshot, FetchPlan, fetch_snapshot
 from warmrack_workers.fetch.hub_source import HubSource
+from warmrack_workers.fetch.offline_source import OfflineSource
 from warmrack_workers.fetch.tally import FetchProgress
 
 log = structlog.get_logger()
@@ -134,13 +136,7 @@ class Snapshots:
         plan = self._plan(resolution)
         report = _Report(self, activity, resolution)
         started = time.monotonic()
-        with HubSource(
-            endpoint=self._settings.hub_endpoint,
-            repository=resolution.repository,
-            commit=resolution.commit,
-            token=token,
-            allowed_hosts=self._settings.hub_endpoints_allowed,
-        ) as source:
+        with self._source(job, resolution, token) as source:
             try:
                 fetched = fetch_snapshot(plan, source, on_progress=report, stop=activity.stop)
             except Exception:
@@ -151,6 +147,19 @@ class Snapshots:
         self._complete(resolution, fetched, time.monotonic() - started)
         self._show_done(activity, resolution)
         return fetched
+
+    def _source(
+        self, job: Job, resolution: Resolution, token: str | None
+    ) -> HubSource | OfflineSource:
+        if job.get_submission().request.network is Network.OFFLINE:
+            return OfflineSource(repository=resolution.repository, commit=resolution.commit)
+        return HubSource(
+            endpoint=self._settings.hub_endpoint,
+            repository=resolution.repository,
+            commit=resolution.commit,
+            token=token,
+            allowed_hosts=self._settings.hub_endpoints_allowed,
+        )
 
     def _plan(self, resolution: Resolution) -> FetchPlan:
         with self._database.read() as tx:

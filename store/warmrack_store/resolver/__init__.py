@@ -54,7 +54,7 @@ def resolve(
     facts, ref = asked.facts, asked.ref
     trail = [rules.validate(request), rules.consult_lock(request)]
     substitution, canonical = rules.name_canonically(request, ref)
-    trail += [canonical, rules.pin_commit(request, ref)]
+    trail += [canonical, rules.pin_commit(request, ref, asked.age_seconds)]
     variant = plan_variant(request, facts)
     trail += [*variant.read, rules.list_candidates(facts), rules.check_lineage(facts)]
     trail += [rules.check_limits(request, variant.memory, variant.size_bytes), variant.planned]

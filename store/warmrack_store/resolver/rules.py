@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from warmrack_store.durations import format_size
+from warmrack_store.durations import format_duration, format_size
 from warmrack_store.errors import Defect, NotSupported, RemoteCode, WontFit
 from warmrack_store.facts import RefFact, RepositoryFacts, WeightFile
 from warmrack_store.requests import LoadRequest, LockUse, Mode, check_supported
@@ -55,13 +55,14 @@ def name_canonically(request: LoadRequest, ref: RefFact) -> tuple[Substitution, 
     return substitution, line
 
 
-def pin_commit(request: LoadRequest, ref: RefFact) -> TrailLine:
+def pin_commit(request: LoadRequest, ref: RefFact, age_seconds: float) -> TrailLine:
     """R3: the revision is one commit from here on."""
+    when = f", {format_duration(age_seconds)} ago" if age_seconds else ""
     return TrailLine(
         rule="R3",
         input=request.ref().revision or "the default branch",
         decision=ref.commit,
-        evidence="the Hub's answer for this revision",
+        evidence=f"the Hub's answer for this revision{when}",
     )
 
 
