@@ -1,4 +1,4 @@
-"""Conversations about jobs: submit, look, wait, cancel, prove."""
+"""Conversations about jobs: submit, look, wait, cancel."""
 
 import time
 import uuid
@@ -11,7 +11,7 @@ import httpx
 from warmrack.answers import read_json, read_record
 from warmrack.outages import PAUSE_SECONDS, Outage
 from warmrack.pages import list_items
-from warmrack.results import Job, Receipt
+from warmrack.results import Job
 from warmrack.steps import API, Call, Conversation, Pause, send
 from warmrack_store.errors import StoreUnavailable, Timeout, Unreachable
 from warmrack_store.submissions import Submission, parse_submission
@@ -143,12 +143,6 @@ def cancel(job_id: str) -> Conversation[Job]:
     """Ask for the job's end; it is cancelled as soon as its holder has let go."""
     answer = yield from send(Call(method="POST", path=f"{job_path(job_id)}/cancel"))
     return read_record(Job, read_json(answer))
-
-
-def get_receipt(job_id: str) -> Conversation[Receipt]:
-    """What the job was asked, what it served and the checks that say so."""
-    answer = yield from send(Call(method="GET", path=f"{job_path(job_id)}/receipt"))
-    return read_record(Receipt, read_json(answer))
 
 
 def job_path(job_id: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from warmrack.answers import error_of
-from warmrack_store import receipts, resolution
+from warmrack_store import receipts, rechecks, resolution
 from warmrack_store.errors import Cancelled, WarmrackError
 from warmrack_store.states import JobKind, JobState, NodeState, ResidentState
 
@@ -174,6 +174,20 @@ class Receipt(receipts.Receipt):
     """What was asked, what is served, and the checks that say so."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Recheck(rechecks.Recheck):
+    """What the disk and the memory held when a receipt was checked again."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class PoolKey(Result):
+    """The public half of the key that a pool signs its receipts with."""
+
+    keyid: str
+    algorithm: str = "ed25519"
+    pem: str
 
 
 class Token(Result):

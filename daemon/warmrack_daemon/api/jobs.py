@@ -1,4 +1,4 @@
-"""Jobs over HTTP: submit, look, wait, follow, cancel, receipt."""
+"""Jobs over HTTP: submit, look, wait, follow, cancel."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ from warmrack_daemon.api.views import job_view, timestamp
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
 from warmrack_daemon.waiters import Waiters
-from warmrack_store.errors import Cancelled, ReceiptNotFound
-from warmrack_store.ledgers import cancels, events, jobs, receipts, resolutions
+from warmrack_store.errors import Cancelled
+from warmrack_store.ledgers import cancels, events, jobs, resolutions
 from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission
 
@@ -88,17 +88,6 @@ def cancel_job(job_id: str, services: ServicesOf) -> dict[str, Any]:
         cancels.request_cancel(tx, job_id, Cancelled(f"job {job_id} was cancelled"))
     services.wakeups.publish(job_id)
     return find_view(services, job_id)
-
-
-@router.get("/{job_id}/receipt")
-def show_receipt(job_id: str, services: ServicesOf) -> dict[str, Any]:
-    """The proof of what the job loaded or fetched."""
-    with services.database.read() as tx:
-        job = jobs.get_job(tx, job_id)
-        receipt = receipts.find_receipt(tx, job.receipt_id)
-    if receipt is None:
-        raise ReceiptNotFound(f"job {job_id} is {job.state.value} and has no receipt")
-    return {"id": job.receipt_id, "job": job.id, **receipt.model_dump(mode="json")}
 
 
 @router.get("/{job_id}/events")

@@ -1,4 +1,4 @@
-"""The commands about jobs: jobs, job, cancel, receipt."""
+"""The commands about jobs: jobs, job, cancel."""
 
 import json as json_text
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ from warmrack_daemon.cli.session import open_client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from warmrack import Client, Event, Job, Receipt
+    from warmrack import Client, Event, Job
 
 
 def jobs(
@@ -72,31 +72,7 @@ def cancel(id: options.JobId, json: options.Json = False) -> None:
         print_line(f"job {ended.id} {ended.state}{asked}")
 
 
-def receipt(
-    job: Annotated[str, typer.Argument(help="The job's id.", metavar="JOB")],
-    json: options.Json = False,
-) -> None:
-    """Show what a job was asked, what it serves and the checks that prove it."""
-    with open_client() as client:
-        found = client.receipt(job)
-    if json:
-        print_record(found)
-    else:
-        _print_receipt(found)
-
-
-COMMANDS = (jobs, job, cancel, receipt)
-
-CHECKS = {
-    "E1": "repository as asked, commit pinned first",
-    "E2": "every file as the Hub has it",
-    "E3": "config and class as declared",
-    "E4": "no quantization added",
-    "E5": "dtypes as stored",
-    "E6": "tensor values as in the files",
-    "E7": "tokenizer files as they are",
-    "E8": "config not changed by the load",
-}
+COMMANDS = (jobs, job, cancel)
 
 
 def _events(client: "Client", job: "Job") -> "Iterator[Event]":
@@ -126,19 +102,3 @@ def _facts(job: "Job") -> "Iterator[tuple[str, object]]":
     if job.error is not None:
         yield "error", f"{job.error.code}: {job.error.message}"
         yield "hint", job.error.hint
-
-
-def _print_receipt(receipt: "Receipt") -> None:
-    served = receipt.served
-    print_line(f"asked   {receipt.asked}")
-    print_line(f"served  {served.repository}@{served.commit} {served.precision}")
-    print_line(f"level   {receipt.level}, {'identical' if receipt.identical else 'NOT identical'}")
-    print_line(f"files   {len(receipt.files)}")
-    if receipt.tensor_root:
-        print_line(f"root    {receipt.tensor_root} ({receipt.tensors} tensors)")
-    print_line("")
-    for name, meaning in CHECKS.items():
-        check = receipt.checks.get(name)
-        mark = "-" if check is None else "✓" if check.passed else "✗"
-        detail = "not checked at this level" if check is None else check.detail
-        print_line(f"{mark} {name} {meaning}: {detail}")

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 import typer
 
-from warmrack_daemon.cli import jobs, loads, pool, processes, tasks
+from warmrack_daemon.cli import jobs, loads, pool, processes, receipts, tasks
 from warmrack_daemon.cli.doctor import command as doctor
 from warmrack_daemon.cli.failures import INTERRUPTED, exit_code, report, wants_json
 from warmrack_store.errors import BadRequest, Defect, WarmrackError
 
-_GROUPS = (processes.COMMANDS, loads.COMMANDS, tasks.COMMANDS, jobs.COMMANDS, pool.COMMANDS)
+_GROUPS = (
+    processes.COMMANDS,
+    loads.COMMANDS,
+    tasks.COMMANDS,
+    jobs.COMMANDS,
+    receipts.COMMANDS,
+    pool.COMMANDS,
+)
 
 
 def make_program() -> typer.Typer:

@@ -1,0 +1,148 @@
+"""A receipt checked again where its model is: which node is asked, and what a failure leads to."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from fastapi.concurrency import run_in_threadpool
+
+from warmrack_daemon.services import Services
+from warmrack_store.errors import HostLost, Integrity, ModelCold, NotFound, WarmrackError
+from warmrack_store.ledgers import copies, nodes, residents, resolutions
+from warmrack_store.ledgers.nodes import Node
+from warmrack_store.ledgers.receipts import StoredReceipt
+from warmrack_store.ledgers.residents import Resident
+from warmrack_store.machine import machine_id
+from warmrack_store.rechecks import (
+    DiskCheck,
+    DiskQuestion,
+    MemoryCheck,
+    Recheck,
+    list_differences,
+)
+from warmrack_store.records import Record
+from warmrack_store.resolution import Resolution
+from warmrack_store.states import NodeState
+
+LONGEST_SECONDS = 3600.0
+"""How long a node may be silent while it reads: 1 TiB from a disk that gives 300 MB/s."""
+_CONNECT_SECONDS = 5.0
+_HINT = "Load it again: wrong files are in quarantine and are fetched anew."
+_THERE = (NodeState.READY, NodeState.DRAINING)
+Checked = TypeVar("Checked", bound=Record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where there is something to check; one of the two may be missing."""
+
+    disk: Node | None
+    host: tuple[Resident, Node] | None
+
+
+async def recheck(services: Services, stored: StoredReceipt, job_id: str | None) -> Recheck:
+    """Read the files and, where it is warm, the model in memory again.
+
+    Memory comes first, since a failed disk check moves files away that its audit reads. A
+    resident of which anything no longer agrees is drained. Raises NotFound where the pool holds
+    neither the files nor the model, HostLost where a node or host does not answer.
+    """
+    target = await run_in_threadpool(_find_target, services, stored)
+    memory = await _check_memory(services, *target.host) if target.host else None
+    disk = await _check_disk(services, stored, target.disk) if target.disk else None
+    differences = list_differences(stored.receipt, disk, memory)
+    consequences = [f"{path} is in quarantine" for path in disk.quarantined] if disk else []
+    if differences and target.host is not None:
+        await run_in_threadpool(_end_resident, services, target.host[0])
+        consequences.append(f"resident {target.host[0].id} serves no longer")
+    failure = Integrity("; ".join(differences), hint=_HINT) if differences else None
+    return Recheck(
+        receipt=stored.id,
+        job=job_id,
+        passed=failure is None,
+        disk=disk,
+        memory=memory,
+        differences=differences,
+        consequences=tuple(consequences),
+        error=failure.to_record() if failure is not None else None,
+    )
+
+
+def _find_target(services: Services, stored: StoredReceipt) -> _Target:
+    with services.database.read() as tx:
+        resolution = resolutions.find_resolution(tx, stored.resolution_id)
+        if resolution is None:
+            raise NotFound(f"the resolution of receipt {stored.id} is not kept any more")
+        there = {node.name: node for node in nodes.list_nodes(tx) if node.state in _THERE}
+        resident = residents.find_warm(tx, resolution.cache_key)
+        stores = {
+            copy.store
+            for copy in copies.list_copies_of(tx, resolution.repository, resolution.commit)
+            if copy.complete and copy.selection == resolution.selection
+        }
+    host = (resident, there[resident.node]) if resident and resident.node in there else None
+    holders = [node for node in there.values() if node.store in stores]
+    holders.sort(key=lambda node: host is None or node.name != host[1].name)
+    if host is None and not holders:
+        raise _nothing_left(resolution)
+    return _Target(disk=holders[0] if holders else None, host=host)
+
+
+def _nothing_left(resolution: Resolution) -> NotFound:
+    return NotFound(
+        f"no node holds {resolution.repository} at {resolution.commit} any more",
+        hint="Load or prefetch it again; the new job has a receipt of its own.",
+    )
+
+
+async def _check_memory(services: Services, resident: Resident, node: Node) -> MemoryCheck | None:
+    """None where the host let its model go in the meantime."""
+    here = node.machine == machine_id()
+    url = "http://host/audit" if here else f"{node.url}/hosts/{resident.id}/audit"
+    try:
+        return await _ask(services, MemoryCheck, url, {}, socket=resident.socket if here else None)
+    except ModelCold:
+        return None
+
+
+async def _check_disk(services: Services, stored: StoredReceipt, node: Node) -> DiskCheck:
+    question = DiskQuestion(resolution_id=stored.resolution_id)
+    url = f"{node.url}/hosts/node/snapshots/verify"
+    return await _ask(services, DiskCheck, url, question.model_dump())
+
+
+async def _ask(
+    services: Services,
+    kind: type[Checked],
+    url: str,
+    question: dict[str, Any],
+    *,
+    socket: str | None = None,
+) -> Checked:
+    async with httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(uds=socket),
+        timeout=httpx.Timeout(LONGEST_SECONDS, connect=_CONNECT_SECONDS),
+        headers={"X-Warmrack-Node-Token": services.vault.node_token},
+        trust_env=False,
+    ) as client:
+        try:
+            answer = await client.post(url, json=question)
+        except httpx.TransportError as error:
+            raise HostLost(f"{kind.__name__}: the node does not answer: {error!r}") from error
+    if answer.status_code != 200:
+        raise _read_problem(answer)
+    return kind.model_validate_json(answer.content)
+
+
+def _read_problem(answer: httpx.Response) -> WarmrackError:
+    if answer.headers.get("content-type") != "application/problem+json":
+        return HostLost(f"the node answered {answer.status_code}")
+    problem = answer.json()
+    return WarmrackError.from_record({**problem, "message": problem.get("detail", "")})
+
+
+def _end_resident(services: Services, resident: Resident) -> None:
+    """The residency loop alone moves a resident; this is how it is asked to."""
+    with services.database.write() as tx:
+        residents.request_drain(tx, resident.id)
+    services.wakeups.publish(f"node:{resident.node}")
