@@ -168,6 +168,8 @@ class Explanation(resolution.Resolution):
 
     devices: tuple[Fit, ...] = ()
     expected_seconds: float | None = None
+    receipt: receipts.Receipt | None = None
+    """At level `name`: the repository and the commit, before any file."""
 
 
 class Receipt(receipts.Receipt):

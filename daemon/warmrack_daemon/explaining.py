@@ -7,18 +7,24 @@ from warmrack_store.durations import format_size
 from warmrack_store.ledgers.pool import get_rates, list_views
 from warmrack_store.placement import Need, NodeView, Rates
 from warmrack_store.placement.expected_time import expect
+from warmrack_store.receipts import name_receipt
 from warmrack_store.requests import LoadRequest, check_supported
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
 
 
 def explain(services: Services, request: LoadRequest, token: str | None) -> dict[str, Any]:
-    """The resolution with, for each device, whether it fits and when it would be ready."""
+    """The resolution with, for each device, whether it fits and when it would be ready; and what
+    is proved so far: the name."""
     check_supported(request)
     resolution = resolve_request(
         services.database, services.hub, request, token, versions={"warmrack": own_version()}
     )
-    return {**resolution.model_dump(mode="json"), **_where(services, resolution)}
+    return {
+        **resolution.model_dump(mode="json"),
+        **_where(services, resolution),
+        "receipt": name_receipt(resolution).model_dump(mode="json"),
+    }
 
 
 def _where(services: Services, resolution: Resolution) -> dict[str, Any]:

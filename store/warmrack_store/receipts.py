@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from warmrack_store.records import Record
+from warmrack_store.resolution import Resolution, Substitution
 
 
 class Level(StrEnum):
@@ -64,3 +65,24 @@ class Receipt(Record):
     def fingerprint(self) -> str | None:
         """The tensor root's first 16 characters, which name the weights in every answer."""
         return self.tensor_root[:16] if self.tensor_root else None
+
+
+def name_receipt(resolution: Resolution) -> Receipt:
+    """What can be said before any file is there: the repository and its pinned commit."""
+    exact = resolution.substitution in (Substitution.NONE, Substitution.ALIAS)
+    served = f"{resolution.repository} at {resolution.commit}"
+    detail = served if exact else f"{served} stands in as {resolution.substitution}"
+    return Receipt(
+        level=Level.NAME,
+        asked=resolution.asked,
+        served=Served(
+            repository=resolution.repository,
+            commit=resolution.commit,
+            precision=resolution.precision,
+        ),
+        checks={"E1": Check(passed=exact, detail=detail)},
+        files=(),
+        tensor_root=None,
+        identical=False,
+        versions=dict(resolution.versions),
+    )

@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from warmrack_daemon.api.callers import HubToken, ServicesOf
+from warmrack_daemon.api.named_answers import NamedStream, name_result
 from warmrack_daemon.explaining import explain
 from warmrack_daemon.gateway import Gateway
 from warmrack_store.errors import Contradiction, HostLost, ModelCold, TaskNotFound, WarmrackError
@@ -92,6 +93,8 @@ async def _answer(relay: Any, answer: httpx.Response, resident: Resident) -> Res
     finally:
         await relay.__aexit__(None, None, None)
     kind = answer.headers.get("content-type", "application/json")
+    if answer.is_success:
+        content = name_result(content, resident.receipt_id)
     return Response(content, answer.status_code, headers, media_type=kind)
 
 
@@ -105,11 +108,14 @@ def _headers(resident: Resident) -> dict[str, str]:
 
 async def _stream(relay: Any, answer: httpx.Response, resident: Resident) -> AsyncIterator[bytes]:
     """The host's events as they come; an end without a terminal event becomes an error event."""
-    tail = b""
+    tail, named = b"", NamedStream(resident.receipt_id)
     try:
         async for chunk in answer.aiter_raw():
             tail = (tail + chunk)[-4096:] if b"event:" not in chunk else chunk
-            yield chunk
+            if passed := named.feed(chunk):
+                yield passed
+        if held := named.rest():
+            yield held
     except httpx.TransportError:
         tail = b""
     finally:
