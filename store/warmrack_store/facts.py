@@ -52,6 +52,8 @@ class RepositoryFacts(Record):
     config_error: str | None = None
     weights: tuple[WeightFile, ...] = ()
     """Headers of the root's safetensors files, in path order."""
+    chat_template: bool | None = None
+    """Whether the tokenizer has one; None where that was not read or cannot be."""
 
     @property
     def public(self) -> bool:

@@ -32,6 +32,9 @@ MAX_JSON_BYTES = 64 * 2**20
 MAX_TREE_FILES = 100_000
 MAX_CHILDREN = 1_000
 """Quantized children listed of one model; the most published ones have some hundreds."""
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
+"""Where transformers keeps a template that is not in the tokenizer's config."""
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
 _READERS = 8
@@ -122,6 +125,7 @@ class HubFacts:
         config, config_error = self._read_config(shown, asked) if shown else (None, None)
         headed = [f for f in files if "/" not in f.path and f.path.endswith(".safetensors")]
         with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="headers") as pool:
+            template = pool.submit(self._find_template, files, asked)
             weights = tuple(pool.map(lambda file: self._read_header(file, asked), headed))
         return RepositoryFacts(
             repository=ref.repository,
@@ -132,6 +136,7 @@ class HubFacts:
             config=config,
             config_error=config_error,
             weights=weights,
+            chat_template=template.result(),
         )
 
     def _check_address(self, request: "Request") -> None:
@@ -190,6 +195,19 @@ class HubFacts:
         if not has_digest(body, file):
             raise nonsense("other bytes of config.json than its tree names", asked)
         return parse_config(body)
+
+    def _find_template(self, files: tuple[FileFact, ...], asked: Asked) -> bool | None:
+        """Whether a chat template lies beside the tokenizer or in its config."""
+        tree = {file.path: file for file in files}
+        if not tree.keys().isdisjoint(CHAT_TEMPLATES):
+            return True
+        if (file := tree.get(TOKENIZER_CONFIG)) is None or file.size > MAX_JSON_BYTES:
+            return None
+        body = self._get(asked.file_path(file.path), asked).body
+        if not has_digest(body, file):
+            raise nonsense(f"other bytes of {file.path} than its tree names", asked)
+        found, _ = parse_config(body)
+        return None if found is None else bool(found.get("chat_template"))
 
     def _read_header(self, file: FileFact, asked: Asked) -> WeightFile:
         data = self._read_start(file, min(file.size, _FIRST_READ_BYTES), asked)
