@@ -111,10 +111,9 @@ class LoadRequest(Record):
 
 
 SERVED_VALUES: dict[str, tuple[object, ...]] = {
-    "mode": (Mode.EXACT,),
+    "mode": (Mode.EXACT, Mode.EQUIVALENT),
     "precision": ("checkpoint",),
     "quantize": (None, Quantize.NEVER),
-    "publishers": ((),),
     "adapter": (None,),
     "adapter_base": (None,),
     "files_include": ((),),

@@ -1,17 +1,18 @@
 """From a request to its pinned resolution: the Hub is asked for what SQL does not hold yet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from warmrack_store.database import Database
+from warmrack_store.database import Database, Transaction
 from warmrack_store.errors import OfflineMiss, Refusal
 from warmrack_store.facts import RefFact, RepositoryFacts
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import names, resolutions
+from warmrack_store.ledgers import copies, names, nodes, resolutions, tensors
 from warmrack_store.refs import ModelRef
-from warmrack_store.requests import LoadRequest, Network
+from warmrack_store.requests import LoadRequest, Mode, Network
 from warmrack_store.resolution import Resolution
-from warmrack_store.resolver import Asked, resolve
+from warmrack_store.resolver import resolve
+from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.candidates import (
     Candidate,
     Proposal,
@@ -19,6 +20,9 @@ from warmrack_store.resolver.candidates import (
     propose,
     wants_children,
 )
+from warmrack_store.resolver.kinds import list_weights
+from warmrack_store.resolver.pool import UNKNOWN, Pool
+from warmrack_store.tensors import root_digest
 
 _STORED_AGAIN_SECONDS = 10.0
 """An answer that repeats the known one within this time is not stored again."""
@@ -44,10 +48,10 @@ class Asker:
     def find_candidate(self, proposal: Proposal) -> Candidate:
         """The proposal with its facts, or with the reason why this caller cannot have them."""
         try:
-            ref, _ = self._find_ref(ModelRef(repository=proposal.repository))
-            return Candidate(proposal=proposal, ref=ref, facts=self._get_facts(ref))
+            found = self.find_asked(ModelRef(repository=proposal.repository))
+            return Candidate(proposal=proposal, found=found)
         except Refusal as refusal:
-            return Candidate(proposal=proposal, refusal=refusal)
+            return Candidate(proposal=proposal, found=refusal)
 
     def list_children(self, repository: str) -> tuple[str, ...]:
         if self.network is Network.OFFLINE:
@@ -119,10 +123,46 @@ def resolve_request(
         request, asked.ref.repository, list_proposals(request, asked.ref.repository, children)
     )
     candidates = tuple(asker.find_candidate(proposal) for proposal in kept)
+    found = [asked, *(one.found for one in candidates if isinstance(one.found, Asked))]
     return resolve(
         request,
         asked,
         candidates,
         rejected=rejected,
+        pool=read_pool(database, request.mode, found),
         versions=versions,
     )
+
+
+def read_pool(database: Database, mode: Mode, found: Iterable[Asked]) -> Pool:
+    """What the mode may weigh of the pool: nothing for an exact request."""
+    if mode not in (Mode.AUTO, Mode.EQUIVALENT):
+        return UNKNOWN
+    with database.read() as tx:
+        if mode is Mode.AUTO:
+            return Pool(
+                budgets={
+                    f"{node.name}/{device['name']}": device["budget_bytes"]
+                    for node in nodes.list_nodes(tx)
+                    for device in node.devices
+                }
+            )
+        return Pool(cached=_list_cached(tx, found), roots=_list_roots(tx, found))
+
+
+def _list_cached(tx: Transaction, found: Iterable[Asked]) -> frozenset[tuple[str, str]]:
+    names = [(one.ref.repository, one.ref.commit) for one in found]
+    return frozenset(
+        name for name in names if any(copy.complete for copy in copies.list_copies_of(tx, *name))
+    )
+
+
+def _list_roots(tx: Transaction, found: Iterable[Asked]) -> dict[str, str]:
+    """Tensor roots by `repository@commit` of those whose weight files were all fetched once."""
+    roots = {}
+    for one in found:
+        held = [tensors.list_leaves(tx, file.digest) for file in list_weights(one.facts)]
+        if held and all(held):
+            leaves = {leaf.name: leaf.leaf for file in held for leaf in file}
+            roots[f"{one.ref.repository}@{one.ref.commit}"] = root_digest(leaves)
+    return roots

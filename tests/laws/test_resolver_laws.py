@@ -12,7 +12,8 @@ from warmrack_store.facts import RepositoryFacts, TensorFact
 from warmrack_store.records import canonical_json
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution, Substitution
-from warmrack_store.resolver import Asked, resolve
+from warmrack_store.resolver import resolve
+from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.kinds import INDEX
 
 on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -59,7 +59,6 @@ def test_two_revisions_contradict_each_other() -> None:
         ("mode", "compat:unsloth"),
         ("precision", "nf4"),
         ("precision", "gguf:Q4_K_M"),
-        ("publishers", ["other"]),
         ("adapter", "org/adapter"),
         ("adapter_base", "vendor"),
         ("files_include", ["*.bin"]),

@@ -9,7 +9,8 @@ from warmrack_store import errors
 from warmrack_store.facts import RepositoryFacts
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution, Substitution
-from warmrack_store.resolver import Asked, resolve
+from warmrack_store.resolver import resolve
+from warmrack_store.resolver.asked import Asked
 
 VERSIONS = {"transformers": "5.23.0"}
 

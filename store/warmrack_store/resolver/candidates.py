@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from warmrack_store.errors import WarmrackError
-from warmrack_store.facts import RefFact, RepositoryFacts
+from warmrack_store.catalog import CATALOG_VERSION, list_substitutes
+from warmrack_store.errors import Refusal
 from warmrack_store.requests import LoadRequest, Mode
 from warmrack_store.resolution import Rejected
+from warmrack_store.resolver.asked import Asked
+from warmrack_store.resolver.compat import answer, ask_compat
 
 MAX_ASKED = 32
 """Repositories that one request may make the Hub describe; what comes after them in the order is
@@ -38,9 +40,7 @@ class Candidate:
     """A proposal with what the Hub says about it to this caller: facts, or why there are none."""
 
     proposal: Proposal
-    ref: RefFact | None = None
-    facts: RepositoryFacts | None = None
-    refusal: WarmrackError | None = None
+    found: Asked | Refusal
 
 
 def propose(
@@ -49,10 +49,12 @@ def propose(
     """The proposals worth asking the Hub about, each repository once, and the rejected rest.
 
     `repository` is the asked one's canonical name. Only publishers that the request allows supply
-    a substitute; by default the asked repository's own organisation.
+    a substitute; by default the asked repository's own organisation. Unsloth asks nobody.
     """
     own = repository.partition("/")[0]
     allowed = tuple(glob.lower() for glob in request.publishers) or (own.lower(),)
+    if request.mode is Mode.COMPAT_UNSLOTH:
+        allowed = ("*",)
     kept: dict[str, Proposal] = {}
     rejected: dict[str, Rejected] = {}
     for proposal in sorted(proposals, key=_rank):
@@ -95,7 +97,17 @@ def list_proposals(
     """All that the catalog and the Hub say about the repository; none in mode exact."""
     if request.mode is Mode.EXACT:
         return ()
+    if request.mode is Mode.COMPAT_UNSLOTH:
+        return _propose_as_unsloth(request, repository)
     found = [
+        Proposal(
+            repository=one.repository,
+            provenance=Provenance.CATALOG,
+            evidence=f"{CATALOG_VERSION} {one.origin.file}:{one.origin.line}",
+        )
+        for one in list_substitutes(repository)
+    ]
+    found += [
         Proposal(
             repository=name,
             provenance=Provenance.HUB,
@@ -104,3 +116,11 @@ def list_proposals(
         for name in children
     ]
     return tuple(found)
+
+
+def _propose_as_unsloth(request: LoadRequest, repository: str) -> tuple[Proposal, ...]:
+    resolved = answer(ask_compat(request)).resolved
+    if resolved is None or resolved.lower() == repository.lower():
+        return ()
+    evidence = f"compat:unsloth {CATALOG_VERSION}"
+    return (Proposal(repository=resolved, provenance=Provenance.CATALOG, evidence=evidence),)

@@ -8,7 +8,7 @@ weights.
 import re
 from dataclasses import dataclass
 
-from warmrack_store.errors import BothKinds, NotSupported, UnsafeFormat, WarmrackError
+from warmrack_store.errors import BothKinds, NotSupported, Refusal, UnsafeFormat, WarmrackError
 from warmrack_store.facts import FileFact, RepositoryFacts
 
 SINGLE = "model.safetensors"
@@ -56,6 +56,14 @@ def choose_weights(facts: RepositoryFacts) -> Weights:
         index=root.get(INDEX) if SINGLE not in kept else None,
         left_out=tuple(sorted(path for path in root if _is_weight(path) and path not in kept)),
     )
+
+
+def list_weights(facts: RepositoryFacts) -> tuple[FileFact, ...]:
+    """The same files, and none where the repository is of another kind."""
+    try:
+        return choose_weights(facts).files
+    except Refusal:
+        return ()
 
 
 def _find_model(name: str, root: dict[str, FileFact]) -> tuple[FileFact, ...]:

@@ -16,6 +16,9 @@ class Pool(Record):
     cached: frozenset[tuple[str, str]] = frozenset()
     """(repository, commit) of complete copies, among those that a request may become."""
 
+    roots: dict[str, str] = Field(default_factory=dict)
+    """Tensor roots by `repository@commit` of revisions whose leaves are kept."""
+
     def fits(self, memory: Memory) -> bool:
         return not self.budgets or memory.total_bytes <= max(self.budgets.values())
 

@@ -7,7 +7,8 @@ from warmrack_store.durations import format_duration, format_size
 from warmrack_store.errors import Defect, NotSupported, RemoteCode, WontFit
 from warmrack_store.facts import RefFact, RepositoryFacts, WeightFile
 from warmrack_store.requests import LoadRequest, LockUse, Mode, check_supported
-from warmrack_store.resolution import Memory, Substitution, TrailLine
+from warmrack_store.resolution import Memory, TrailLine
+from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_companions
 from warmrack_store.resolver.kinds import INDEX, Weights, choose_weights
@@ -40,28 +41,27 @@ def consult_lock(request: LoadRequest) -> TrailLine:
     )
 
 
-def name_canonically(request: LoadRequest, ref: RefFact) -> tuple[Substitution, TrailLine]:
+def name_canonically(request: LoadRequest, ref: RefFact) -> TrailLine:
     """R2: the Hub's own spelling; another case or an old name of the same repository is an alias."""
     asked = request.ref().repository
     same = asked == ref.repository
-    substitution = Substitution.NONE if same else Substitution.ALIAS
-    line = TrailLine(
+    return TrailLine(
         rule="R2",
         input=asked,
         decision=ref.repository,
         alternatives=() if same else (asked,),
         evidence="the Hub's spelling" if same else "the Hub answers under this name",
     )
-    return substitution, line
 
 
-def pin_commit(request: LoadRequest, ref: RefFact, age_seconds: float) -> TrailLine:
+def pin_commit(request: LoadRequest, asked: Asked) -> TrailLine:
     """R3: the revision is one commit from here on."""
-    when = f", {format_duration(age_seconds)} ago" if age_seconds else ""
+    age = asked.age_seconds
+    when = f", {format_duration(age)} ago" if age else ""
     return TrailLine(
         rule="R3",
         input=request.ref().revision or "the default branch",
-        decision=ref.commit,
+        decision=asked.ref.commit,
         evidence=f"the Hub's answer for this revision{when}",
     )
 
@@ -104,28 +104,14 @@ def read_facts(
     return headers, line
 
 
-def list_candidates(facts: RepositoryFacts) -> TrailLine:
-    """R6: what could serve the request; in mode exact only the repository itself."""
-    return TrailLine(
-        rule="R6",
-        input="mode exact",
-        decision=facts.repository,
-        evidence="an exact request has no other candidate",
-    )
+def is_plain(facts: RepositoryFacts) -> bool:
+    """Whether the repository's weights are not quantized."""
+    dtypes = count_dtypes(facts.weights)
+    return find_quantization(facts, dtypes) is None
 
 
-def check_lineage(facts: RepositoryFacts) -> TrailLine:
-    """R7: a candidate must be the same model."""
-    return TrailLine(
-        rule="R7",
-        input=facts.repository,
-        decision="passes",
-        evidence="the candidate is the repository asked for",
-    )
-
-
-def check_limits(request: LoadRequest, memory: Memory, size_bytes: int) -> TrailLine:
-    """R8: the caller's own limits; rights were checked when the name was asked for."""
+def check_limits(request: LoadRequest, memory: Memory, size_bytes: int) -> None:
+    """R8: the caller's own limits. Raises WontFit."""
     if request.max_download_bytes is not None and size_bytes > request.max_download_bytes:
         raise WontFit(
             f"the files are {size_bytes} bytes ({format_size(size_bytes)}); max_download_bytes "
@@ -138,13 +124,6 @@ def check_limits(request: LoadRequest, memory: Memory, size_bytes: int) -> Trail
             f"max_memory_bytes allows {request.max_memory_bytes}",
             hint="Raise max_memory_bytes, lower max_seq_length, or name a smaller model.",
         )
-    return TrailLine(
-        rule="R8",
-        input=f"{size_bytes} bytes of files, {memory.total_bytes} bytes of memory",
-        decision="within the request's limits",
-        evidence=f"max_download_bytes {request.max_download_bytes}, "
-        f"max_memory_bytes {request.max_memory_bytes}",
-    )
 
 
 def plan_memory(

@@ -1,10 +1,11 @@
 """One repository as it would be loaded for a request: its files, precision and memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from warmrack_store.facts import FileFact, RepositoryFacts, WeightFile
 from warmrack_store.requests import LoadRequest
-from warmrack_store.resolution import Memory, TrailLine
+from warmrack_store.resolution import Memory, Quantization, TrailLine
 from warmrack_store.resolver import rules
 from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_oversized
@@ -22,6 +23,8 @@ class Variant:
     files: tuple[FileFact, ...]
     """What is fetched, in path order."""
     precision: str
+    cast: str | None = None
+    quantization: Quantization | None = None
     memory: Memory
     read: tuple[TrailLine, ...]
     """R4 and R5."""
@@ -32,6 +35,10 @@ class Variant:
     @property
     def size_bytes(self) -> int:
         return sum(file.size for file in self.files)
+
+    @property
+    def quantized(self) -> bool:
+        return self.quantization is not None
 
 
 def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
@@ -51,6 +58,31 @@ def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
         planned=planned,
         warnings=_list_warnings(request, facts, headers, precision),
     )
+
+
+def have_equal_weights(one: Variant, other: Variant, roots: Mapping[str, str]) -> bool:
+    """Whether the tensors are known to be the same: file by file, or by equal tensor roots.
+
+    `roots` are tensor roots by `repository@commit` of what was fetched before.
+    """
+    if (one.cast, one.quantization) != (other.cast, other.quantization):
+        return False
+    if _digests(one) == _digests(other):
+        return True
+    known = [roots.get(f"{v.facts.repository}@{v.facts.commit}") for v in (one, other)]
+    return known[0] is not None and known[0] == known[1]
+
+
+def _digests(variant: Variant) -> list[str]:
+    return sorted(file.digest for file in variant.weights.files)
+
+
+def list_differing_companions(one: Variant, other: Variant) -> tuple[str, ...]:
+    """Files besides the weights (config, tokenizer, ...) that are not the same in both."""
+    weights = {file.path for v in (one, other) for file in v.weights.files}
+    held = [{f.path: f.digest for f in v.files if f.path not in weights} for v in (one, other)]
+    paths = held[0].keys() | held[1].keys()
+    return tuple(sorted(path for path in paths if held[0].get(path) != held[1].get(path)))
 
 
 def _list_warnings(
