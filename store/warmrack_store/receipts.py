@@ -5,7 +5,8 @@ from enum import StrEnum
 from pydantic import Field
 
 from warmrack_store.records import Record
-from warmrack_store.resolution import Resolution, Substitution
+from warmrack_store.requests import Mode
+from warmrack_store.resolution import Resolution
 
 
 class Level(StrEnum):
@@ -67,11 +68,20 @@ class Receipt(Record):
         return self.tensor_root[:16] if self.tensor_root else None
 
 
+def check_name(resolution: Resolution) -> Check:
+    """E1: the repository asked for, or a stand-in that the request's mode allows."""
+    served = f"{resolution.repository} at {resolution.commit}"
+    if not resolution.stands_in:
+        return Check(passed=True, detail=served)
+    detail = f"{served} stands in as {resolution.substitution.value}"
+    return Check(
+        passed=resolution.mode is not Mode.EXACT,
+        detail=f"{detail}, mode {resolution.mode.value}",
+    )
+
+
 def name_receipt(resolution: Resolution) -> Receipt:
     """What can be said before any file is there: the repository and its pinned commit."""
-    exact = resolution.substitution in (Substitution.NONE, Substitution.ALIAS)
-    served = f"{resolution.repository} at {resolution.commit}"
-    detail = served if exact else f"{served} stands in as {resolution.substitution}"
     return Receipt(
         level=Level.NAME,
         asked=resolution.asked,
@@ -80,7 +90,7 @@ def name_receipt(resolution: Resolution) -> Receipt:
             commit=resolution.commit,
             precision=resolution.precision,
         ),
-        checks={"E1": Check(passed=exact, detail=detail)},
+        checks={"E1": check_name(resolution)},
         files=(),
         tensor_root=None,
         identical=False,

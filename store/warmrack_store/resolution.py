@@ -7,6 +7,7 @@ from pydantic import Field
 
 from warmrack_store.facts import FileFact
 from warmrack_store.records import Record, digest_json
+from warmrack_store.requests import Mode
 
 
 class Substitution(StrEnum):
@@ -76,6 +77,7 @@ class Resolution(Record):
     request_digest: str
     asked: str
     ref_asked: str | None
+    mode: Mode = Mode.EXACT
     repository: str
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
     private: bool
@@ -117,6 +119,17 @@ class Resolution(Record):
     @property
     def public(self) -> bool:
         return not (self.private or self.gated)
+
+    @property
+    def stands_in(self) -> bool:
+        """Another repository serves, or other weights than those stored, in the asked one's place."""
+        return self.substitution not in (Substitution.NONE, Substitution.ALIAS)
+
+    @property
+    def same_values(self) -> bool:
+        """The tensors in memory have the asked repository's stored values."""
+        kept = not self.stands_in or self.substitution is Substitution.EQUIVALENT
+        return kept and self.cast is None
 
     @property
     def cache_key(self) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from warmrack_store.errors import Integrity, NotExact, Proof
-from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile
-from warmrack_store.resolution import Resolution, Substitution
+from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile, check_name
+from warmrack_store.resolution import Resolution
 from warmrack_store.tensors import root_digest
 
 _SHOWN = 3
@@ -95,7 +95,7 @@ def judge(evidence: Evidence) -> Receipt:
         ),
         tensor_root=root_digest({t.name: t.expected for t in evidence.tensors}) if loaded else None,
         tensors=len(evidence.tensors),
-        identical=loaded,
+        identical=loaded and resolution.same_values,
         audit_policy=evidence.audit_policy,
         audit_seconds=evidence.audit_seconds,
         versions=dict(evidence.versions),
@@ -144,12 +144,11 @@ def list_changed_tensors(tensors: Iterable[TensorEvidence]) -> list[TensorEviden
 
 def _check_name(evidence: Evidence) -> Check:
     resolution = evidence.resolution
-    wrong = []
-    if resolution.substitution not in (Substitution.NONE, Substitution.ALIAS):
-        wrong.append(f"{resolution.repository} stands in as {resolution.substitution}")
-    if evidence.snapshot_name != resolution.commit:
-        wrong.append(f"snapshot {evidence.snapshot_name}, expected {resolution.commit}")
-    return _verdict(f"{resolution.repository} at {resolution.commit}", wrong)
+    named = check_name(resolution)
+    if named.passed and evidence.snapshot_name != resolution.commit:
+        detail = f"snapshot {evidence.snapshot_name}, expected {resolution.commit}"
+        return Check(passed=False, detail=detail)
+    return named
 
 
 def _check_class(evidence: Evidence) -> Check:

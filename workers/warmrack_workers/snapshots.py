@@ -15,10 +15,10 @@ from warmrack_store.ledgers import claims, copies, egress, leases, rates, resolu
 from warmrack_store.ledgers.copies import Copy
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.pool import HUB_RATE
-from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile
+from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile, check_name
 from warmrack_store.refs import is_commit
 from warmrack_store.requests import Network
-from warmrack_store.resolution import Resolution, Substitution
+from warmrack_store.resolution import Resolution
 from warmrack_store.settings import Settings
 from warmrack_workers.activity import Activity
 from warmrack_workers.fetch.fetcher import FetchedSnapshot, FetchPlan, fetch_snapshot
@@ -276,7 +276,6 @@ def receipt_of(resolution: Resolution, files: Sequence[VerifiedFile]) -> Receipt
     wanted: dict[str, FileFact] = {file.path: file for file in resolution.files}
     have = {file.path: file.digest for file in files}
     wrong = [path for path, file in wanted.items() if have.get(path) != file.digest]
-    exact = resolution.substitution in (Substitution.NONE, Substitution.ALIAS)
     return Receipt(
         level=Level.FILES,
         asked=resolution.asked,
@@ -286,7 +285,7 @@ def receipt_of(resolution: Resolution, files: Sequence[VerifiedFile]) -> Receipt
             precision=resolution.precision,
         ),
         checks={
-            "E1": Check(passed=exact, detail=f"{resolution.repository}@{resolution.commit}"),
+            "E1": check_name(resolution),
             "E2": Check(
                 passed=not wrong,
                 detail=f"{len(wanted)} files have the Hub's digests"
@@ -298,5 +297,5 @@ def receipt_of(resolution: Resolution, files: Sequence[VerifiedFile]) -> Receipt
             ServedFile(path=file.path, size=file.size_bytes, sha256=file.sha256) for file in files
         ),
         tensor_root=None,
-        identical=exact and not wrong,
+        identical=resolution.same_values and not wrong,
     )

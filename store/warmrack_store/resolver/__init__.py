@@ -58,6 +58,7 @@ def _record(
         request_digest=request.digest(),
         asked=request.model,
         ref_asked=request.ref().revision,
+        mode=request.mode,
         repository=offer.ref.repository,
         commit=offer.ref.commit,
         private=offer.ref.private,
