@@ -1,10 +1,11 @@
 """The table of rows: one file each, and one line here."""
 
-from bench.rows import g05_once, g06_warm_up, g07_first_token, g15_memory
+from bench.rows import g05_once, g06_warm_up, g07_first_token, g15_memory, g19_audit
 
 ROWS = (
     g05_once.ROW,
     g06_warm_up.ROW,
     g07_first_token.ROW,
     g15_memory.ROW,
+    g19_audit.ROW,
 )
