@@ -80,6 +80,21 @@ def check_name(resolution: Resolution) -> Check:
     )
 
 
+def retitle(proof: Receipt, resolution: Resolution) -> Receipt:
+    """The proof of a resident as that of another resolution with the same files and load."""
+    served = proof.served.model_copy(
+        update={"repository": resolution.repository, "commit": resolution.commit}
+    )
+    return proof.model_copy(
+        update={
+            "asked": resolution.asked,
+            "served": served,
+            "checks": {**proof.checks, "E1": check_name(resolution)},
+            "identical": proof.level is Level.LOADED and resolution.same_values,
+        }
+    )
+
+
 def name_receipt(resolution: Resolution) -> Receipt:
     """What can be said before any file is there: the repository and its pinned commit."""
     return Receipt(

@@ -61,14 +61,25 @@ class Memory(Record):
     """Bytes the loaded model is charged with on its device."""
 
     weights_bytes: int
+    """Parameters as they lie in memory, packed where they are quantized."""
+    quantization_state_bytes: int = 0
+    """Scales and code tables beside the packed weights."""
     cache_bytes: int
-    """KV cache for one sequence of `context_tokens`."""
+    """KV cache of `batch` sequences of `context_tokens` each."""
     context_tokens: int
+    batch: int = 1
     workspace_bytes: int
+    """Activations and scratch space of a forward pass."""
+    load_bytes: int = 0
+    """Beside the weights while they are loaded; gone before the first forward pass."""
+    notes: tuple[str, ...] = ()
+    """What the estimate cannot be sure of."""
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.cache_bytes + self.workspace_bytes
+        """The peak: the load comes before the cache and the workspace."""
+        held = self.weights_bytes + self.quantization_state_bytes
+        return held + max(self.cache_bytes + self.workspace_bytes, self.load_bytes)
 
 
 class Resolution(Record):
@@ -133,10 +144,20 @@ class Resolution(Record):
 
     @property
     def cache_key(self) -> str:
-        """Two spellings of the same weights and load share one warm copy."""
+        """Two spellings of the same weights and load share one warm copy.
+
+        Public repositories that hold the same files are spellings of each other too.
+        """
+        quantization = self.quantization.model_dump(mode="json") if self.quantization else None
         return digest_json(
-            [self.repository, self.commit, self.precision, self.memory.context_tokens]
-            + [[file.path, file.digest] for file in self.files]
+            [
+                "" if self.public else f"{self.repository}@{self.commit}",
+                self.precision,
+                self.cast,
+                quantization,
+                self.memory.context_tokens,
+                [[file.path, file.digest] for file in self.files],
+            ]
         )
 
     def summary(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tests.hub.control import Hub, Served, running_hub
 from tests.hub.models import get_model_folder
 
 LLAMA = "acme/tiny-llama"
+TWIN = "acme/tiny-llama-twin"
 SHARDED = "acme/tiny-sharded"
 BERT = "acme/tiny-bert"
 PICKLE = "acme/pickle-only"
@@ -24,6 +25,7 @@ def hub() -> Iterator[Hub]:
     llama = get_model_folder("tiny_llama")
     repos: dict[str, Served | Path] = {
         LLAMA: llama,
+        TWIN: llama,
         SHARDED: get_model_folder("tiny_llama_sharded"),
         BERT: get_model_folder("tiny_bert"),
         PICKLE: get_model_folder("pickle_only"),

@@ -22,7 +22,7 @@ from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.pool import get_rates, list_views
 from warmrack_store.placement import Need, plan_placement
-from warmrack_store.receipts import Receipt
+from warmrack_store.receipts import Receipt, retitle
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
 from warmrack_store.states import JobKind, JobState, Tier
@@ -212,7 +212,7 @@ class Pipeline:
             proof = receipts.find_receipt(tx, warmed.receipt_id)
             if proof is None:
                 raise HostLost(f"resident {warmed.resident_id} has no receipt")
-            own = proof.model_copy(update={"asked": resolution.asked})
+            own = retitle(proof, resolution)
             return receipts.insert_receipt(tx, resolution_id, own)
 
     def _move(self, activity: Activity, state: JobState, **changes: Any) -> None:

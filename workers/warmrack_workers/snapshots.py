@@ -1,13 +1,15 @@
 """A resolution's files in this node's cache: found there, or fetched under the snapshot's claim."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import structlog
 
 from warmrack_store.brokers.wakeups import Wakeups
+from warmrack_store.cache.layout import RepositoryLayout
+from warmrack_store.cache.sharing import link_known_blobs
 from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.database import Database, Transaction
 from warmrack_store.facts import FileFact
@@ -170,6 +172,11 @@ class Snapshots:
                 for file in resolution.files
                 if file.path in resolution.weights and tensors.list_leaves(tx, file.digest)
             }
+            held = copies.list_complete(tx, self._store) if resolution.public else ()
+        layout = RepositoryLayout(
+            cache_dir=self._settings.cache_dir, repository=resolution.repository
+        )
+        shared = link_known_blobs(layout, resolution.files, _list_places(held))
         ref = resolution.ref_asked
         return FetchPlan(
             cache_dir=self._settings.cache_dir,
@@ -179,7 +186,7 @@ class Snapshots:
             files=resolution.files,
             tree=facts.files if facts is not None else (),
             public=resolution.public,
-            known=_verified(copy) if copy is not None else (),
+            known=(*(_verified(copy) if copy is not None else ()), *shared),
             leaves_known=frozenset(on_record),
         )
 
@@ -269,6 +276,12 @@ class _Report:
 
 def _verified(copy: Copy) -> tuple[VerifiedFile, ...]:
     return tuple(VerifiedFile(**file) for file in copy.files)
+
+
+def _list_places(held: Sequence[Copy]) -> Iterator[tuple[Path, VerifiedFile]]:
+    for copy in held:
+        for file in _verified(copy):
+            yield Path(str(copy.folder)) / file.path, file
 
 
 def receipt_of(resolution: Resolution, files: Sequence[VerifiedFile]) -> Receipt:

@@ -108,3 +108,9 @@ def list_copies_of(tx: Transaction, repository: str, commit: str) -> Sequence[Co
     """The copies of one revision, in all stores."""
     mine = sa.and_(copies.c.repository == repository, copies.c.commit == commit)
     return [Copy(**row) for row in tx.list(sa.select(copies).where(mine))]
+
+
+def list_complete(tx: Transaction, store: str) -> Sequence[Copy]:
+    """The whole snapshots of one store."""
+    mine = sa.and_(copies.c.store == store, copies.c.complete)
+    return [Copy(**row) for row in tx.list(sa.select(copies).where(mine))]
