@@ -1,13 +1,13 @@
 """From a request to its pinned resolution: the Hub is asked for what SQL does not hold yet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from warmrack_store.database import Database, Transaction
 from warmrack_store.errors import OfflineMiss, Refusal
 from warmrack_store.facts import RefFact, RepositoryFacts
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import copies, names, nodes, resolutions, tensors
+from warmrack_store.ledgers import copies, names, nodes, resolutions
 from warmrack_store.refs import ModelRef
 from warmrack_store.requests import LoadRequest, Mode, Network
 from warmrack_store.resolution import Resolution
@@ -20,9 +20,7 @@ from warmrack_store.resolver.candidates import (
     propose,
     wants_children,
 )
-from warmrack_store.resolver.kinds import list_weights
 from warmrack_store.resolver.pool import UNKNOWN, Pool
-from warmrack_store.tensors import root_digest
 
 _STORED_AGAIN_SECONDS = 10.0
 """An answer that repeats the known one within this time is not stored again."""
@@ -57,6 +55,10 @@ class Asker:
         if self.network is Network.OFFLINE:
             return ()
         return self.hub.list_children(repository, self.token)
+
+    def list_equals(self, asked: Asked) -> Sequence[str]:
+        with self.database.read() as tx:
+            return resolutions.list_equals(tx, asked.facts)
 
     def _find_ref(self, asked: ModelRef) -> tuple[RefFact, float]:
         """The ref and the age of the answer in seconds, 0 where the Hub gave it just now."""
@@ -118,10 +120,13 @@ def resolve_request(
     """
     asker = Asker(database=database, hub=hub, network=request.network, token=token)
     asked = asker.find_asked(request.ref())
+    if request.mode is Mode.EXACT:
+        return resolve(request, asked, versions=versions)
     children = asker.list_children(asked.ref.repository) if wants_children(request) else ()
-    kept, rejected = propose(
-        request, asked.ref.repository, list_proposals(request, asked.ref.repository, children)
+    proposals = list_proposals(
+        request, asked.ref.repository, children=children, equals=asker.list_equals(asked)
     )
+    kept, rejected = propose(request, asked.ref.repository, proposals)
     candidates = tuple(asker.find_candidate(proposal) for proposal in kept)
     found = [asked, *(one.found for one in candidates if isinstance(one.found, Asked))]
     return resolve(
@@ -158,11 +163,7 @@ def _list_cached(tx: Transaction, found: Iterable[Asked]) -> frozenset[tuple[str
 
 
 def _list_roots(tx: Transaction, found: Iterable[Asked]) -> dict[str, str]:
-    """Tensor roots by `repository@commit` of those whose weight files were all fetched once."""
-    roots = {}
-    for one in found:
-        held = [tensors.list_leaves(tx, file.digest) for file in list_weights(one.facts)]
-        if held and all(held):
-            leaves = {leaf.name: leaf.leaf for file in held for leaf in file}
-            roots[f"{one.ref.repository}@{one.ref.commit}"] = root_digest(leaves)
-    return roots
+    """Tensor roots by `repository@commit` of those that were fetched once."""
+    names = [(one.ref.repository, one.ref.commit) for one in found]
+    roots = {f"{name}@{commit}": resolutions.find_root(tx, name, commit) for name, commit in names}
+    return {name: root for name, root in roots.items() if root is not None}

@@ -113,7 +113,11 @@ revisions = sa.Table(
     sa.Column("repository", sa.Text, primary_key=True),
     sa.Column("commit", sa.Text, primary_key=True),
     sa.Column("facts", sa.JSON, nullable=False),
+    _text("weights"),
+    _text("tensor_root", nullable=True),
     sa.Column("created_at", Time, nullable=False),
+    sa.Index("ix_revisions_weights", "weights"),
+    sa.Index("ix_revisions_tensor_root", "tensor_root"),
 )
 
 refs = sa.Table(

@@ -11,6 +11,7 @@ from tests.hub.models import get_model_folder
 
 LLAMA = "acme/tiny-llama"
 TWIN = "acme/tiny-llama-twin"
+UNFETCHED_TWIN = "acme/tiny-llama-unfetched"
 SHARDED = "acme/tiny-sharded"
 BERT = "acme/tiny-bert"
 PICKLE = "acme/pickle-only"
@@ -26,6 +27,7 @@ def hub() -> Iterator[Hub]:
     repos: dict[str, Served | Path] = {
         LLAMA: llama,
         TWIN: llama,
+        UNFETCHED_TWIN: llama,
         SHARDED: get_model_folder("tiny_llama_sharded"),
         BERT: get_model_folder("tiny_bert"),
         PICKLE: get_model_folder("pickle_only"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import warmrack
-from tests.acceptance.conftest import LLAMA, PRIVATE, TOKEN, TWIN
+from tests.acceptance.conftest import LLAMA, PRIVATE, TOKEN, TWIN, UNFETCHED_TWIN
 from tests.acceptance.stack import Stack
 
 NODE = ["node-0"]
@@ -54,7 +54,11 @@ def test_a_private_repository_shares_neither(pool: Stack, first: warmrack.Job) -
 
 def test_equivalent_is_served_by_what_lies_in_the_cache(pool: Stack, first: warmrack.Job) -> None:
     with pool.client() as client:
-        job = client.load(TWIN, mode="equivalent", nodes=NODE)
-        receipt = client.receipt(client.wait(job.id, timeout_seconds=90).id)
+        job = client.load(UNFETCHED_TWIN, mode="equivalent", nodes=NODE)
+        job = client.wait(job.id, timeout_seconds=90)
+        receipt = client.receipt(job.id)
+    assert job.resident == first.resident
+    assert receipt.served.repository in (LLAMA, TWIN)
+    assert "equivalent" in receipt.checks["E1"].detail
     assert receipt.identical
-    assert receipt.level == "loaded"
+    assert not (pool.cache_dir / f"models--{UNFETCHED_TWIN.replace('/', '--')}").exists()

@@ -2,9 +2,9 @@
 
 import pytest
 
-import warmrack
-from tests.acceptance.conftest import BERT, LLAMA
+from tests.acceptance.conftest import BERT, LLAMA, SHARDED
 from tests.acceptance.stack import Stack
+from warmrack_store.errors import OfflineMiss
 
 NODE = ["node-0"]
 
@@ -27,26 +27,25 @@ def test_offline_load_sends_no_packet_to_the_hub(pool: Stack, cached: str) -> No
 
 def test_offline_miss_names_what_is_missing_and_asks_nobody(pool: Stack) -> None:
     pool.hub.reset_counts()
-    with pool.client() as client, pytest.raises(warmrack.errors.OfflineMiss, match="never asked"):
+    with pool.client() as client, pytest.raises(OfflineMiss, match="never asked"):
         client.wait(client.load(BERT, network="offline").id, timeout_seconds=30)
     assert pool.hub.read_counts().requests() == 0
 
 
-def test_offline_names_a_file_that_left_the_cache(pool: Stack, cached: str) -> None:
-    snapshot = next((pool.cache_dir / "models--acme--tiny-llama" / "snapshots").iterdir())
-    weights = (snapshot / "model.safetensors").resolve()
-    kept = weights.read_bytes()
-    weights.unlink()
+def test_offline_names_a_file_that_left_the_cache(pool: Stack) -> None:
+    with pool.client() as client:
+        client.wait(client.prefetch(SHARDED, nodes=NODE).id, timeout_seconds=60)
+    (snapshot,) = (pool.cache_dir / "models--acme--tiny-sharded" / "snapshots").iterdir()
+    shard = sorted(snapshot.glob("*.safetensors"))[0]
+    blob, kept = shard.resolve(), shard.read_bytes()
+    blob.unlink()
     try:
-        with (
-            pool.client() as client,
-            pytest.raises(warmrack.errors.OfflineMiss, match="safetensors"),
-        ):
-            client.wait(
-                client.prefetch(cached, network="offline", nodes=NODE).id, timeout_seconds=30
-            )
+        with pool.client() as client:
+            job = client.prefetch(SHARDED, network="offline", nodes=NODE)
+            with pytest.raises(OfflineMiss, match=shard.name):
+                client.wait(job.id, timeout_seconds=30)
     finally:
-        weights.write_bytes(kept)
+        blob.write_bytes(kept)
 
 
 def test_cached_first_asks_nothing_that_is_known_and_tells_the_age(

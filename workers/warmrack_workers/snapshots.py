@@ -22,6 +22,7 @@ from warmrack_store.refs import is_commit
 from warmrack_store.requests import Network
 from warmrack_store.resolution import Resolution
 from warmrack_store.settings import Settings
+from warmrack_store.tensors import root_digest
 from warmrack_workers.activity import Activity
 from warmrack_workers.fetch.fetcher import FetchedSnapshot, FetchPlan, fetch_snapshot
 from warmrack_workers.fetch.hub_source import HubSource
@@ -194,6 +195,7 @@ class Snapshots:
         with self._database.write() as tx:
             for digest, found in fetched.leaves.items():
                 tensors.put_leaves(tx, digest, found)
+            self._note_root(tx, resolution)
             copies.put_copy(
                 tx,
                 store=self._store,
@@ -208,6 +210,15 @@ class Snapshots:
             )
             if fetched.hub_bytes >= _WORTH_A_RATE_BYTES:
                 rates.record_rate(tx, self._node, HUB_RATE, fetched.hub_bytes / max(seconds, 1e-3))
+
+    def _note_root(self, tx: Transaction, resolution: Resolution) -> None:
+        digests = [file.digest for file in resolution.files if file.path in resolution.weights]
+        leaves = {
+            leaf.name: leaf.leaf for digest in digests for leaf in tensors.list_leaves(tx, digest)
+        }
+        if leaves:
+            root = root_digest(leaves)
+            resolutions.put_root(tx, resolution.repository, resolution.commit, root)
 
     def _record_egress(
         self, job: Job, resolution: Resolution, hub_bytes: int, plan: FetchPlan

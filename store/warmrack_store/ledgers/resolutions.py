@@ -1,11 +1,14 @@
 """Facts by commit and the resolutions made from them; neither ever changes."""
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
 from warmrack_store.facts import RepositoryFacts
 from warmrack_store.records import digest_json, parse_record
 from warmrack_store.resolution import Resolution
+from warmrack_store.resolver.kinds import list_weights
 from warmrack_store.schema import resolutions, revisions
 
 
@@ -27,9 +30,44 @@ def put_facts(tx: Transaction, facts: RepositoryFacts) -> None:
                 repository=facts.repository,
                 commit=facts.commit,
                 facts=facts.model_dump(mode="json"),
+                weights=_digest_weights(facts),
                 created_at=tx.now,
             )
         )
+
+
+def put_root(tx: Transaction, repository: str, commit: str, tensor_root: str) -> None:
+    """Note the root over all tensors of a revision, once each file's leaves are kept."""
+    key = sa.and_(revisions.c.repository == repository, revisions.c.commit == commit)
+    tx.execute(revisions.update().where(key).values(tensor_root=tensor_root))
+
+
+def find_root(tx: Transaction, repository: str, commit: str) -> str | None:
+    key = sa.and_(revisions.c.repository == repository, revisions.c.commit == commit)
+    row = tx.find(sa.select(revisions.c.tensor_root).where(key))
+    return row["tensor_root"] if row else None
+
+
+def list_equals(tx: Transaction, facts: RepositoryFacts) -> Sequence[str]:
+    """Other repositories, by name, of which a revision holds the same weights: the same files, or
+    the same tensors in other files."""
+    same = revisions.c.weights == _digest_weights(facts)
+    root = find_root(tx, facts.repository, facts.commit)
+    if root is not None:
+        same = sa.or_(same, revisions.c.tensor_root == root)
+    query = (
+        sa.select(revisions.c.repository)
+        .where(same, revisions.c.repository != facts.repository)
+        .distinct()
+        .order_by(revisions.c.repository)
+    )
+    return [row["repository"] for row in tx.list(query)]
+
+
+def _digest_weights(facts: RepositoryFacts) -> str:
+    """Names the set of weight files; a repository without any equals only itself."""
+    digests = sorted(file.digest for file in list_weights(facts))
+    return digest_json(digests or [facts.repository, facts.commit])
 
 
 def put_resolution(tx: Transaction, resolution: Resolution) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from warmrack_store.catalog import CATALOG_VERSION, list_substitutes
+from warmrack_store.catalog import CATALOG_VERSION, Substitute, list_substitutes
 from warmrack_store.errors import Refusal
 from warmrack_store.requests import LoadRequest, Mode
 from warmrack_store.resolution import Rejected
@@ -21,6 +21,8 @@ class Provenance(StrEnum):
     """Who says that a repository stands for another; earlier ones are preferred."""
 
     ASKED = "asked"
+    EQUAL = "equal"
+    """A revision known here holds the same weights."""
     CATALOG = "catalog"
     HUB = "hub"
 
@@ -92,30 +94,30 @@ def wants_children(request: LoadRequest) -> bool:
 
 
 def list_proposals(
-    request: LoadRequest, repository: str, children: Iterable[str]
+    request: LoadRequest, repository: str, *, children: Iterable[str], equals: Iterable[str]
 ) -> tuple[Proposal, ...]:
-    """All that the catalog and the Hub say about the repository; none in mode exact."""
+    """All that may stand for the repository in the request's mode.
+
+    `equals` are repositories known to hold the same weights, `children` those that the Hub's tags
+    call quantizations of it.
+    """
     if request.mode is Mode.EXACT:
         return ()
     if request.mode is Mode.COMPAT_UNSLOTH:
         return _propose_as_unsloth(request, repository)
-    found = [
-        Proposal(
-            repository=one.repository,
-            provenance=Provenance.CATALOG,
-            evidence=f"{CATALOG_VERSION} {one.origin.file}:{one.origin.line}",
-        )
-        for one in list_substitutes(repository)
+    said = [
+        *((name, Provenance.EQUAL, "the same weights, by digest") for name in equals),
+        *((one.repository, Provenance.CATALOG, _cite(one)) for one in list_substitutes(repository)),
+        *((name, Provenance.HUB, f"base_model:quantized:{repository}") for name in children),
     ]
-    found += [
-        Proposal(
-            repository=name,
-            provenance=Provenance.HUB,
-            evidence=f"tagged base_model:quantized:{repository}",
-        )
-        for name in children
-    ]
-    return tuple(found)
+    return tuple(
+        Proposal(repository=name, provenance=provenance, evidence=evidence)
+        for name, provenance, evidence in said
+    )
+
+
+def _cite(one: Substitute) -> str:
+    return f"{CATALOG_VERSION} {one.origin.file}:{one.origin.line}"
 
 
 def _propose_as_unsloth(request: LoadRequest, repository: str) -> tuple[Proposal, ...]:

@@ -219,9 +219,15 @@ def upgrade() -> None:
         sa.Column("repository", sa.Text(), nullable=False),
         sa.Column("commit", sa.Text(), nullable=False),
         sa.Column("facts", sa.JSON(), nullable=False),
+        sa.Column("weights", sa.Text(), nullable=False),
+        sa.Column("tensor_root", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("repository", "commit", name=op.f("pk_revisions")),
     )
+    with op.batch_alter_table("revisions", schema=None) as batch_op:
+        batch_op.create_index("ix_revisions_tensor_root", ["tensor_root"], unique=False)
+        batch_op.create_index("ix_revisions_weights", ["weights"], unique=False)
+
     op.create_table(
         "secrets",
         sa.Column("id", sa.Text(), nullable=False),
@@ -244,6 +250,10 @@ def downgrade() -> None:
 
     op.drop_table("tensors")
     op.drop_table("secrets")
+    with op.batch_alter_table("revisions", schema=None) as batch_op:
+        batch_op.drop_index("ix_revisions_weights")
+        batch_op.drop_index("ix_revisions_tensor_root")
+
     op.drop_table("revisions")
     with op.batch_alter_table("resolutions", schema=None) as batch_op:
         batch_op.drop_index("ix_resolutions_cache_key")
