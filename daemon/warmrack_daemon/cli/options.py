@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="org/name, org/name@revision or hf://org/name@revision")]
+MODEL_HELP = "org/name, org/name@revision or hf://org/name@revision"
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag, refs/pr/N or commit.")]
 ModeName = Annotated[
     str, typer.Option(help="exact, equivalent, optimized, auto or compat:unsloth.")
@@ -17,6 +18,12 @@ QuantizeName = Annotated[
 ]
 MaxSeqLength = Annotated[int | None, typer.Option(help="Tokens of context to make room for.")]
 Locked = Annotated[bool, typer.Option("--locked", help="Only what models.lock names.")]
+UnslothArgs = Annotated[
+    str | None,
+    typer.Option(
+        help="from_pretrained's own arguments: load_in_4bit=True,use_exact_model_name=True."
+    ),
+]
 KeepAlive = Annotated[
     str | None, typer.Option(help="How long it stays warm when idle: 0, 10m or pinned.")
 ]

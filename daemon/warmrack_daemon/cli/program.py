@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from warmrack_daemon.cli import jobs, loads, pool, processes, receipts, tasks
+from warmrack_daemon.cli import catalog, jobs, loads, pool, processes, receipts, tasks
 from warmrack_daemon.cli.doctor import command as doctor
 from warmrack_daemon.cli.failures import INTERRUPTED, exit_code, report, wants_json
 from warmrack_store.errors import BadRequest, Defect, WarmrackError
@@ -35,6 +35,7 @@ def make_program() -> typer.Typer:
         for command in group:
             program.command()(command)
     program.add_typer(pool.cache, name="cache")
+    program.add_typer(catalog.catalog, name="catalog")
     return program
 
 
