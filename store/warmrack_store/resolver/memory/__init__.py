@@ -43,7 +43,7 @@ def estimate_memory(
     held = measure_weights(parameters, quantization, cast)
     element_bytes = find_element_bytes(files, quantization, cast)
     cached = count_cached(declared, skeleton) if generates(declared.architecture) else ()
-    cache_bytes = measure_cache(cached, context) * element_bytes * batch
+    cache_bytes = measure_cache(cached, context, element_bytes, batch)
     workspace_bytes = measure_workspace(declared, context, element_bytes, batch)
     return Memory(
         weights_bytes=min(held.weights_bytes, _MOST),
