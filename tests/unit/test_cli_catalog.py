@@ -43,6 +43,8 @@ def test_catalog_is_built_from_a_wheel_and_compared_as_a_file(
     assert (told.code, told.json["version"], told.json["rows"]) == (0, "unsloth-1.2", 3)
     assert len(told.json["left_out"]) == len(told.err.splitlines()) == 3
     assert warmrack("catalog", "build", "--wheel", str(wheel)).out == file.read_text()
+    shown = warmrack("catalog", "show", "org/A", "--catalog", str(file), "--json").json
+    assert [one["repository"] for one in shown["items"]] == ["unsloth/a-bnb-4bit", "unsloth/A"]
     same = warmrack("catalog", "diff", str(file), str(file))
     assert same.out == "unsloth-1.2 and unsloth-1.2 say the same\n"
     lines = warmrack("catalog", "diff", str(file), CATALOG_VERSION).out.splitlines()

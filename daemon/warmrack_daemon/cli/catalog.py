@@ -122,9 +122,9 @@ def _summary(found: "Catalog") -> dict[str, Any]:
 
 
 def _show_substitutes(name: str, which: str | None, *, as_json: bool) -> None:
-    from warmrack_store.catalog import list_substitutes
+    from warmrack_store.catalog.substitutes import index_catalog
 
-    found = list_substitutes(name, version=which)
+    found = index_catalog(_find(which)).get(name.lower(), ())
     if as_json:
         print_json({"name": name, "items": [_substitute(one) for one in found]})
         return

@@ -39,7 +39,11 @@ def list_substitutes(
 
 @lru_cache(maxsize=8)
 def _index(version: str) -> dict[str, tuple[Substitute, ...]]:
-    catalog = load_catalog(version)
+    return index_catalog(load_catalog(version))
+
+
+def index_catalog(catalog: Catalog) -> dict[str, tuple[Substitute, ...]]:
+    """Every name of the catalog, in lower case, with what could stand in for it."""
     found: dict[str, dict[str, Substitute]] = {}
     for entry in catalog.entries:
         offered = _list_offers(catalog, entry)
