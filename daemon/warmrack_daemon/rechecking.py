@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from warmrack_daemon.services import Services
 from warmrack_store.errors import HostLost, Integrity, ModelCold, NotFound, WarmrackError
 from warmrack_store.ledgers import copies, nodes, residents, resolutions
+from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.nodes import Node
 from warmrack_store.ledgers.receipts import StoredReceipt
 from warmrack_store.ledgers.residents import Resident
@@ -21,7 +22,6 @@ from warmrack_store.rechecks import (
     list_differences,
 )
 from warmrack_store.records import Record
-from warmrack_store.resolution import Resolution
 from warmrack_store.states import NodeState
 
 LONGEST_SECONDS = 3600.0
@@ -40,16 +40,19 @@ class _Target:
     host: tuple[Resident, Node] | None
 
 
-async def recheck(services: Services, stored: StoredReceipt, job_id: str | None) -> Recheck:
+async def recheck(services: Services, stored: StoredReceipt, job: Job | None) -> Recheck:
     """Read the files and, where it is warm, the model in memory again.
 
     Memory comes first, since a failed disk check moves files away that its audit reads. A
-    resident of which anything no longer agrees is drained. Raises NotFound where the pool holds
-    neither the files nor the model, HostLost where a node or host does not answer.
+    resident of which anything no longer agrees is drained. Of several nodes with the files, the
+    one with the warm model is asked, else the job's. Raises NotFound where the pool holds neither
+    the files nor the model, HostLost where a node or host does not answer.
     """
-    target = await run_in_threadpool(_find_target, services, stored)
+    target = await run_in_threadpool(_find_target, services, stored, job.node if job else None)
     memory = await _check_memory(services, *target.host) if target.host else None
     disk = await _check_disk(services, stored, target.disk) if target.disk else None
+    if memory is None and disk is None:
+        raise _nothing_left(stored)
     differences = list_differences(stored.receipt, disk, memory)
     consequences = [f"{path} is in quarantine" for path in disk.quarantined] if disk else []
     if differences and target.host is not None:
@@ -58,7 +61,7 @@ async def recheck(services: Services, stored: StoredReceipt, job_id: str | None)
     failure = Integrity("; ".join(differences), hint=_HINT) if differences else None
     return Recheck(
         receipt=stored.id,
-        job=job_id,
+        job=job.id if job is not None else None,
         passed=failure is None,
         disk=disk,
         memory=memory,
@@ -68,7 +71,7 @@ async def recheck(services: Services, stored: StoredReceipt, job_id: str | None)
     )
 
 
-def _find_target(services: Services, stored: StoredReceipt) -> _Target:
+def _find_target(services: Services, stored: StoredReceipt, job_node: str | None) -> _Target:
     with services.database.read() as tx:
         resolution = resolutions.find_resolution(tx, stored.resolution_id)
         if resolution is None:
@@ -82,15 +85,15 @@ def _find_target(services: Services, stored: StoredReceipt) -> _Target:
         }
     host = (resident, there[resident.node]) if resident and resident.node in there else None
     holders = [node for node in there.values() if node.store in stores]
-    holders.sort(key=lambda node: host is None or node.name != host[1].name)
-    if host is None and not holders:
-        raise _nothing_left(resolution)
+    preferred = host[1].name if host is not None else job_node
+    holders.sort(key=lambda node: node.name != preferred)
     return _Target(disk=holders[0] if holders else None, host=host)
 
 
-def _nothing_left(resolution: Resolution) -> NotFound:
+def _nothing_left(stored: StoredReceipt) -> NotFound:
+    served = stored.receipt.served
     return NotFound(
-        f"no node holds {resolution.repository} at {resolution.commit} any more",
+        f"no node holds {served.repository} at {served.commit} any more",
         hint="Load or prefetch it again; the new job has a receipt of its own.",
     )
 

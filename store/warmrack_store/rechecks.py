@@ -98,7 +98,7 @@ def _compare_memory(receipt: Receipt, memory: MemoryCheck) -> Iterator[str]:
     failed = [(name, check) for name, check in sorted(memory.checks.items()) if not check.passed]
     for name, check in failed:
         yield f"{name} in {memory.resident}: {check.detail}"
-    if not failed and memory.tensor_root != receipt.tensor_root:
+    if not failed and receipt.tensor_root not in (None, memory.tensor_root):
         yield (
             f"{memory.resident} has tensor root {memory.tensor_root}, "
             f"receipt says {receipt.tensor_root}"

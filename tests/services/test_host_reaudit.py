@@ -17,6 +17,7 @@ from tests.services.hosts import (
 )
 from warmrack_workers.host_process import spawn
 from warmrack_workers.host_spec import HostSpec, write_spec
+from warmrack_workers.ingress import Ingress
 from warmrack_workers.processes import kill, wait_end
 
 TASK = {"prompt": "the quick brown fox", "max_tokens": 2}
@@ -63,6 +64,16 @@ def test_untouched_model_passes_with_every_tensor_and_goes_on_serving(
     assert (found["tensor_root"], found["resident"]) == (receipt["tensor_root"], "r1")
     assert found["read_bytes"] > 0
     assert host.post("/tasks/generate", json=TASK).status_code == 200
+
+
+def test_audit_is_reached_from_another_machine_through_the_nodes_ingress(
+    host: httpx.Client, spec: HostSpec
+) -> None:
+    sockets = {"r1": str(spec.socket_path)}
+    url = Ingress("127.0.0.1:0", node_token="t", find_socket=sockets.get).start()
+    headers = {"X-Warmrack-Node-Token": "t"}
+    answer = httpx.post(f"{url}/hosts/r1/audit", json={}, headers=headers, trust_env=False)
+    assert (answer.status_code, answer.json()["resident"]) == (200, "r1")
 
 
 def test_bit_that_flipped_in_memory_is_named_and_ends_the_host(

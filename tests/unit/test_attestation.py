@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from warmrack_store.attestation import (
     PAYLOAD_TYPE,
@@ -256,3 +258,17 @@ def test_what_is_no_envelope_is_refused(text: bytes) -> None:
 def test_payload_that_is_not_base64_is_refused() -> None:
     with pytest.raises(Integrity, match="not base64"):
         verify_statement(signed().model_copy(update={"payload": "%%%"}), [KEY.public])
+
+
+ENVELOPE = signed().to_json().encode()
+
+
+@given(st.integers(0, len(ENVELOPE) - 1), st.integers(1, 255))
+def test_no_change_of_a_byte_makes_another_receipt_pass(place: int, change: int) -> None:
+    text = bytearray(ENVELOPE)
+    text[place] ^= change
+    try:
+        statement, key = verify_statement(read_envelope(bytes(text)), [KEY.public])
+    except Integrity:
+        return
+    assert (statement.predicate, key) == (proved(), KEY.public)

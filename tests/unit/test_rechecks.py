@@ -78,6 +78,11 @@ def test_another_root_in_memory_is_a_difference_although_its_own_audit_passed() 
     assert "tensor root" in difference
 
 
+def test_receipt_of_files_alone_says_nothing_of_a_root() -> None:
+    files_only = RECEIPT.model_copy(update={"level": Level.FILES, "tensor_root": None})
+    assert list_differences(files_only, disk(*GOOD), memory()) == ()
+
+
 def test_fingerprint_is_the_roots_first_16_characters() -> None:
     assert RECEIPT.fingerprint == "c" * 16
     assert RECEIPT.model_copy(update={"tensor_root": None}).fingerprint is None

@@ -14,6 +14,7 @@ from warmrack_store.attestation import Proved, make_statement, sign_statement
 from warmrack_store.envelopes import SigningKey
 from warmrack_store.errors import ReceiptNotFound
 from warmrack_store.ledgers import jobs, receipts, resolutions
+from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.receipts import StoredReceipt
 
 router = APIRouter(tags=["receipts"])
@@ -28,7 +29,8 @@ class Format(StrEnum):
 @router.get("/jobs/{job_id}/receipt")
 def show_job_receipt(job_id: str, services: ServicesOf, format: Format = Format.JSON) -> Any:
     """The proof of what the job loaded or fetched; `format=dsse`: signed with the pool's key."""
-    return _show(services, _get_of_job(services, job_id), job_id, format)
+    _, stored = _get_of_job(services, job_id)
+    return _show(services, stored, job_id, format)
 
 
 @router.get("/receipts/{receipt_id}")
@@ -40,8 +42,8 @@ def show_receipt(receipt_id: str, services: ServicesOf, format: Format = Format.
 @router.post("/jobs/{job_id}/receipt/verify")
 async def verify_job_receipt(job_id: str, services: ServicesOf) -> dict[str, Any]:
     """Read the files on disk and the model in memory again, and say what no longer agrees."""
-    stored = await run_in_threadpool(_get_of_job, services, job_id)
-    return (await recheck(services, stored, job_id)).model_dump(mode="json")
+    job, stored = await run_in_threadpool(_get_of_job, services, job_id)
+    return (await recheck(services, stored, job)).model_dump(mode="json")
 
 
 @router.post("/receipts/{receipt_id}/verify")
@@ -63,12 +65,12 @@ def _get(services: Services, receipt_id: str) -> StoredReceipt:
         return receipts.get_stored(tx, receipt_id)
 
 
-def _get_of_job(services: Services, job_id: str) -> StoredReceipt:
+def _get_of_job(services: Services, job_id: str) -> tuple[Job, StoredReceipt]:
     with services.database.read() as tx:
         job = jobs.get_job(tx, job_id)
         if job.receipt_id is None:
             raise ReceiptNotFound(f"job {job_id} is {job.state.value} and has no receipt")
-        return receipts.get_stored(tx, job.receipt_id)
+        return job, receipts.get_stored(tx, job.receipt_id)
 
 
 def _show(services: Services, stored: StoredReceipt, job_id: str | None, format: Format) -> Any:
