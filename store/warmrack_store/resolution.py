@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from warmrack_store.facts import FileFact
+from warmrack_store.locks import LockedLoad
 from warmrack_store.records import Record, digest_json
 from warmrack_store.requests import Mode
 
@@ -57,6 +58,11 @@ class Quantization(Record):
     """Modules that stay unquantized, as declared or by the library's rule; names or suffixes."""
 
 
+def describe_quantization(quantization: Quantization | None) -> str | None:
+    """Method and source in words, as `nf4 on_the_fly`."""
+    return f"{quantization.method} {quantization.source.value}" if quantization else None
+
+
 class Memory(Record):
     """Bytes the loaded model is charged with on its device."""
 
@@ -88,6 +94,8 @@ class Resolution(Record):
     request_digest: str
     asked: str
     ref_asked: str | None
+    asked_commit: str | None = None
+    """Of the repository asked for, where another one serves it."""
     mode: Mode = Mode.EXACT
     repository: str
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
@@ -158,6 +166,20 @@ class Resolution(Record):
                 self.memory.context_tokens,
                 [[file.path, file.digest] for file in self.files],
             ]
+        )
+
+    def lock(self) -> LockedLoad:
+        """What a lock keeps of it."""
+        return LockedLoad(
+            asked_commit=self.asked_commit or self.commit,
+            repository=self.repository,
+            commit=self.commit,
+            substitution=self.substitution.value,
+            precision=self.precision,
+            cast=self.cast,
+            quantization=describe_quantization(self.quantization),
+            files=self.files,
+            catalog_version=self.catalog_version,
         )
 
     def summary(self) -> dict[str, Any]:

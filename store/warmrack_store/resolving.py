@@ -8,6 +8,7 @@ from warmrack_store.errors import OfflineMiss, Refusal
 from warmrack_store.facts import RefFact, RepositoryFacts
 from warmrack_store.hub import HubFacts
 from warmrack_store.ledgers import copies, names, nodes, resolutions
+from warmrack_store.locks import LockedLoad
 from warmrack_store.refs import ModelRef
 from warmrack_store.requests import LoadRequest, Mode, Network
 from warmrack_store.resolution import Resolution
@@ -16,6 +17,7 @@ from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.candidates import (
     Candidate,
     Proposal,
+    Provenance,
     list_proposals,
     propose,
     wants_children,
@@ -43,10 +45,10 @@ class Asker:
         ref, age_seconds = self._find_ref(asked)
         return Asked(ref=ref, facts=self._get_facts(ref), age_seconds=age_seconds)
 
-    def find_candidate(self, proposal: Proposal) -> Candidate:
+    def find_candidate(self, proposal: Proposal, revision: str | None = None) -> Candidate:
         """The proposal with its facts, or with the reason why this caller cannot have them."""
         try:
-            found = self.find_asked(ModelRef(repository=proposal.repository))
+            found = self.find_asked(ModelRef(repository=proposal.repository, revision=revision))
             return Candidate(proposal=proposal, found=found)
         except Refusal as refusal:
             return Candidate(proposal=proposal, found=refusal)
@@ -119,6 +121,8 @@ def resolve_request(
     request's `network` says otherwise.
     """
     asker = Asker(database=database, hub=hub, network=request.network, token=token)
+    if request.locked is not None:
+        return _resolve_locked(asker, request, request.locked, versions)
     asked = asker.find_asked(request.ref())
     if request.mode is Mode.EXACT:
         return resolve(request, asked, versions=versions)
@@ -137,6 +141,21 @@ def resolve_request(
         pool=read_pool(database, request.mode, found),
         versions=versions,
     )
+
+
+def _resolve_locked(
+    asker: Asker, request: LoadRequest, locked: LockedLoad, versions: Mapping[str, str]
+) -> Resolution:
+    """The Hub is asked for the locked commits alone; branches and catalogs may have moved."""
+    name = request.ref().repository
+    asked = asker.find_asked(ModelRef(repository=name, revision=locked.asked_commit))
+    if locked.repository.lower() == asked.ref.repository.lower():
+        return resolve(request, asked, versions=versions)
+    proposal = Proposal(
+        repository=locked.repository, provenance=Provenance.LOCK, evidence="the lock"
+    )
+    candidate = asker.find_candidate(proposal, locked.commit)
+    return resolve(request, asked, [candidate], versions=versions)
 
 
 def read_pool(database: Database, mode: Mode, found: Iterable[Asked]) -> Pool:

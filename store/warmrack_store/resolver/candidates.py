@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from warmrack_store.catalog import CATALOG_VERSION, Substitute, list_substitutes
 from warmrack_store.errors import Refusal
-from warmrack_store.requests import LoadRequest, Mode
+from warmrack_store.requests import LoadRequest, Mode, Quantize
 from warmrack_store.resolution import Rejected
 from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.compat import answer, ask_compat
@@ -21,6 +21,7 @@ class Provenance(StrEnum):
     """Who says that a repository stands for another; earlier ones are preferred."""
 
     ASKED = "asked"
+    LOCK = "lock"
     EQUAL = "equal"
     """A revision known here holds the same weights."""
     CATALOG = "catalog"
@@ -90,7 +91,8 @@ def _reject(proposal: Proposal, code: str, reason: str) -> Rejected:
 
 def wants_children(request: LoadRequest) -> bool:
     """Whether the Hub is asked for quantized children of the repository."""
-    return request.mode in (Mode.OPTIMIZED, Mode.AUTO)
+    own_only = request.quantize is Quantize.ON_THE_FLY
+    return request.mode in (Mode.OPTIMIZED, Mode.AUTO) and not own_only
 
 
 def list_proposals(
@@ -101,7 +103,7 @@ def list_proposals(
     `equals` are repositories known to hold the same weights, `children` those that the Hub's tags
     call quantizations of it.
     """
-    if request.mode is Mode.EXACT:
+    if request.mode is Mode.EXACT or request.quantize is Quantize.ON_THE_FLY:
         return ()
     if request.mode is Mode.COMPAT_UNSLOTH:
         return _propose_as_unsloth(request, repository)

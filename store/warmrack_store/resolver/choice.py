@@ -14,9 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warmrack_store.durations import format_size
-from warmrack_store.errors import Contradiction, NoVariant, Refusal, WarmrackError, WontFit
+from warmrack_store.errors import (
+    Contradiction,
+    LockMismatch,
+    NoVariant,
+    Refusal,
+    WarmrackError,
+    WontFit,
+)
+from warmrack_store.locks import LockedLoad
 from warmrack_store.requests import LoadRequest, Mode
-from warmrack_store.resolution import Rejected, Substitution, TrailLine
+from warmrack_store.resolution import Rejected, Substitution, TrailLine, describe_quantization
 from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.candidates import Candidate, Provenance
 from warmrack_store.resolver.offers import (
@@ -26,7 +34,7 @@ from warmrack_store.resolver.offers import (
     offer_others,
     reject,
 )
-from warmrack_store.resolver.pool import Pool
+from warmrack_store.resolver.pool import UNKNOWN, Pool
 from warmrack_store.resolver.variants import list_differing_companions, plan_variant
 
 _PRECISIONS = ("nf4", "int8", "fp8")
@@ -50,6 +58,8 @@ def choose(
     pool: Pool,
 ) -> Choice:
     """The offer that serves the request. Raises the Refusal that says why none does."""
+    if request.locked is not None:
+        return _choose_locked(request, asked, candidates, request.locked)
     if request.mode is Mode.EXACT or not (candidates or rejected):
         return _conclude(request, asked, offer_asked(request, asked), candidates, rejected)
     if request.mode is Mode.AUTO:
@@ -80,6 +90,35 @@ def _choose(
     ordered = sorted(fitting, key=lambda offer: _rank(request, offer, pool))
     ruled_out += [_ranked_lower(one, ordered[0]) for one in ordered[1:]]
     return _conclude(request, asked, ordered[0], candidates, ruled_out)
+
+
+def _choose_locked(
+    request: LoadRequest, asked: Asked, candidates: Sequence[Candidate], locked: LockedLoad
+) -> Choice:
+    """The offer that the lock holds, whatever the pool and the catalog say now."""
+    modes = [request.mode] if request.mode is not Mode.AUTO else [Mode.AUTO, Mode.OPTIMIZED]
+    judged: list[Offer | Rejected] = []
+    for mode in modes:
+        as_mode = request.model_copy(update={"mode": mode})
+        judged.append(_offer_own(as_mode, asked))
+        judged += offer_others(as_mode, asked, candidates, UNKNOWN)
+    wanted = (locked.repository, locked.commit, locked.precision, locked.quantization)
+    for one in judged:
+        if isinstance(one, Offer) and wanted == (
+            one.ref.repository,
+            one.ref.commit,
+            one.variant.precision,
+            describe_quantization(one.variant.quantization),
+        ):
+            return _conclude(request, asked, one, candidates, ())
+    found = "; ".join(
+        f"{one.repository}: {one.reason}" if isinstance(one, Rejected) else _describe(one)
+        for one in judged
+    )
+    raise LockMismatch(
+        f"{request.model} is locked as {locked.precision} from {locked.repository} at "
+        f"{locked.commit}; now there is {found}"
+    )
 
 
 def _offer_own(request: LoadRequest, asked: Asked) -> Offer | Rejected:
