@@ -112,8 +112,6 @@ class LoadRequest(Record):
 
 SERVED_VALUES: dict[str, tuple[object, ...]] = {
     "mode": (Mode.EXACT, Mode.EQUIVALENT),
-    "precision": ("checkpoint",),
-    "quantize": (None, Quantize.NEVER),
     "adapter": (None,),
     "adapter_base": (None,),
     "files_include": ((),),
@@ -131,6 +129,11 @@ def check_supported(request: LoadRequest) -> None:
     """Raise NotSupported for the first field whose value this version knows but does not serve."""
     for field, served in SERVED_VALUES.items():
         value = getattr(request, field)
-        if value not in served:
+        if value not in served and not (field == "mode" and _quantizes_itself(request)):
             shown = value.value if isinstance(value, StrEnum) else value
             raise NotSupported(f"{field} {shown!r} is not served by this version")
+
+
+def _quantizes_itself(request: LoadRequest) -> bool:
+    """The repository that is asked for is quantized at the load; no other one may serve."""
+    return request.mode is Mode.OPTIMIZED and request.quantize is Quantize.ON_THE_FLY

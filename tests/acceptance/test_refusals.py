@@ -14,13 +14,13 @@ REFUSED_AFTER_ACCEPTANCE = [
     ("acme/nowhere", {}, "repo-not-found", 3),
     (LLAMA, {"revision": "v9"}, "revision-not-found", 3),
     (PICKLE, {}, "unsafe-format", 3),
+    (LLAMA, {"precision": "nf4"}, "contradiction", 2),
     (GATED, {}, "gated", 3),
     (PRIVATE, {}, "repo-not-found", 3),
 ]
 REFUSED_AT_ONCE = [
     ({"model": LLAMA, "mode": "psychic"}, "bad-request", 400),
     ({"model": LLAMA, "mode": "optimized"}, "not-supported", 400),
-    ({"model": LLAMA, "precision": "nf4"}, "not-supported", 400),
     ({"model": LLAMA, "max_download_bytes": -1}, "bad-request", 400),
     ({"model": LLAMA, "max_memory_bytes": "much"}, "bad-request", 400),
     ({"model": "../../etc/passwd"}, "bad-request", 400),

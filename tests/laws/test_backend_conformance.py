@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.services.hosts import make_snapshot, make_spec, runtime_folder
+from tests.services.hosts import make_snapshot, make_spec, quantized, runtime_folder
 from warmrack_store.errors import NotSupported, WarmrackError
+from warmrack_store.resolution import QuantizationSource
 from warmrack_workers.audit import find_failure, judge
 from warmrack_workers.backends import BACKENDS, get_backend, get_entry
 from warmrack_workers.evidence import gather_evidence
@@ -29,7 +30,10 @@ def folder() -> Iterator[Path]:
 
 
 def make(name: str, backend: str, folder: Path) -> HostSpec:
-    return make_spec(make_snapshot(name, folder / "cache"), folder, backend=backend)
+    spec = make_spec(make_snapshot(name, folder / "cache"), folder, backend=backend)
+    if backend == "bnb":
+        return quantized(spec, "nf4", QuantizationSource.ON_THE_FLY)
+    return spec
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

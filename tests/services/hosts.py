@@ -19,7 +19,14 @@ import httpx
 from tests.hub.models import get_model_folder
 from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.facts import FileFact
-from warmrack_store.resolution import Memory, Resolution, Substitution
+from warmrack_store.requests import Mode
+from warmrack_store.resolution import (
+    Memory,
+    Quantization,
+    QuantizationSource,
+    Resolution,
+    Substitution,
+)
 from warmrack_store.tensors import leaf_digest
 from warmrack_workers.host_spec import ExpectedLeaf, HostSpec
 
@@ -42,6 +49,18 @@ def store_snapshot(model: Path, root: Path) -> Path:
         shutil.copyfile(source, blob)
         (snapshot / source.name).symlink_to(Path("../..") / "blobs" / blob.name)
     return snapshot
+
+
+def quantized(
+    spec: HostSpec, method: str, source: QuantizationSource = QuantizationSource.STORED
+) -> HostSpec:
+    """The spec with the resolution of a quantized load."""
+    quantization = Quantization(method=method, source=source, compute_dtype="fp32")
+    changes = {"quantization": quantization, "precision": method}
+    if source is QuantizationSource.ON_THE_FLY:
+        changes |= {"mode": Mode.OPTIMIZED, "substitution": Substitution.QUANTIZED}
+    resolution = spec.resolution.model_copy(update=changes)
+    return spec.model_copy(update={"resolution": resolution, "backend": "bnb"})
 
 
 def make_endless(root: Path) -> Path:

@@ -8,7 +8,13 @@ import pytest
 from warmrack_store.errors import Integrity, NotExact, Proof
 from warmrack_store.facts import FileFact
 from warmrack_store.receipts import Level
-from warmrack_store.resolution import Memory, Resolution, Substitution
+from warmrack_store.resolution import (
+    Memory,
+    Quantization,
+    QuantizationSource,
+    Resolution,
+    Substitution,
+)
 from warmrack_store.tensors import root_digest
 from warmrack_workers.audit import (
     Evidence,
@@ -70,8 +76,9 @@ def evidence(**changes: Any) -> Evidence:
         snapshot_name=COMMIT,
         files=tuple(file(path) for path in FILES),
         class_name="LlamaForCausalLM",
-        config_quantized=False,
         quantized_modules=(),
+        quantization_differences=(),
+        unquantized_layers=(),
         tensors=(tensor("a"), tensor("b")),
         unbacked=(),
         tied=("lm_head.weight",),
@@ -114,7 +121,7 @@ def _files(path: str, actual: str | None) -> tuple[FileEvidence, ...]:
         ({"files": _files("config.json", "f" * 40)}, Integrity, "E2", "config.json"),
         ({"files": _files("model.safetensors", None)}, Integrity, "E2", "is missing"),
         ({"class_name": "LlamaModel"}, NotExact, "E3", "LlamaModel"),
-        ({"quantized_modules": ("q is bnb",)}, NotExact, "E4", "q is bnb"),
+        ({"quantization_differences": ("q is bnb",)}, NotExact, "E4", "q is bnb"),
         ({"tensors": (tensor("a", actual_dtype="F32"),)}, NotExact, "E5", "model.a is F32"),
         ({"tensors": (tensor("a", actual=OTHER),)}, Integrity, "E6", OTHER),
         ({"tensors": (tensor("a", actual=None),)}, NotExact, "E6", "parts"),
@@ -155,9 +162,28 @@ def test_changed_bytes_outrank_what_follows_from_them() -> None:
     assert failure.message.index("E2") < failure.message.index("E1")
 
 
-def test_quantized_checkpoint_may_have_quantized_modules() -> None:
-    receipt = judge(evidence(config_quantized=True, quantized_modules=("q is bnb",)))
-    assert receipt.checks["E4"].passed
+def test_quantized_layers_are_named_with_how_they_came_about() -> None:
+    quantization = Quantization(
+        method="nf4", source=QuantizationSource.STORED, compute_dtype="bf16"
+    )
+    resolution = RESOLUTION.model_copy(update={"quantization": quantization})
+    found = evidence(
+        resolution=resolution, quantized_modules=("q", "k"), unquantized_layers=("lm_head",)
+    )
+    check = judge(found).checks["E4"]
+    assert check.passed
+    assert check.detail == ("2 layers nf4, quantized as stored; linear and not quantized: lm_head")
+
+
+def test_what_a_load_made_is_in_the_root_and_is_not_identical() -> None:
+    resolution = RESOLUTION.model_copy(update={"cast": "fp32", "precision": "fp32"})
+    made = tensor("a", expected_dtype="F32", actual_dtype="F32", served=OTHER)
+    receipt = judge(evidence(resolution=resolution, tensors=(made, tensor("b"))))
+    assert receipt.level is Level.LOADED
+    assert not receipt.identical
+    assert receipt.tensor_root == root_digest({"a": OTHER, "b": LEAF})
+    assert "1 were made anew" in receipt.checks["E6"].detail
+    assert "in fp32 as asked" in receipt.checks["E5"].detail
 
 
 def test_alias_is_the_repository_as_asked() -> None:

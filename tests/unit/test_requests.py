@@ -57,8 +57,6 @@ def test_two_revisions_contradict_each_other() -> None:
         ("mode", "optimized"),
         ("mode", "auto"),
         ("mode", "compat:unsloth"),
-        ("precision", "nf4"),
-        ("precision", "gguf:Q4_K_M"),
         ("adapter", "org/adapter"),
         ("adapter_base", "vendor"),
         ("files_include", ["*.bin"]),
@@ -73,6 +71,10 @@ def test_two_revisions_contradict_each_other() -> None:
 def test_what_is_known_but_not_served_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(NotSupported, match=field):
         check_supported(request(**{field: value}))
+
+
+def test_the_repository_itself_may_be_quantized_at_the_load() -> None:
+    check_supported(request(mode="optimized", precision="nf4", quantize="on_the_fly"))
 
 
 def test_every_served_value_names_a_field_of_the_request() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from warmrack_store.errors import Integrity, NotExact, Proof
 from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile, check_name
-from warmrack_store.resolution import Resolution
+from warmrack_store.resolution import QuantizationSource, Resolution
 from warmrack_store.tensors import root_digest
 
 _SHOWN = 3
@@ -32,11 +32,15 @@ class TensorEvidence:
     target: str
     """In memory."""
     expected_dtype: str
+    """As stored, or as the load should make it."""
     actual_dtype: str
     expected: str
     """The leaf kept since the fetch."""
     actual: str | None
-    """The leaf of what is in memory; None where a merged tensor is not what its parts give."""
+    """The leaf of what is in memory, or of the stored tensor that it was made of; None where what
+    is in memory is not what that gives."""
+    served: str | None = None
+    """Where the load made another tensor of it: the digest of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +51,11 @@ class Evidence:
     snapshot_name: str
     files: tuple[FileEvidence, ...]
     class_name: str
-    config_quantized: bool
     quantized_modules: tuple[str, ...]
+    quantization_differences: tuple[str, ...]
+    """Modules that are quantized, or not, other than the resolution says."""
+    unquantized_layers: tuple[str, ...]
+    """Linear layers of a quantized model that are not."""
     tensors: tuple[TensorEvidence, ...]
     unbacked: tuple[str, ...]
     """Tensors in memory that no tensor of the checkpoint accounts for."""
@@ -93,7 +100,7 @@ def judge(evidence: Evidence) -> Receipt:
             ServedFile(path=file.path, size=file.size, sha256=file.sha256)
             for file in evidence.files
         ),
-        tensor_root=root_digest({t.name: t.expected for t in evidence.tensors}) if loaded else None,
+        tensor_root=_compute_root(evidence) if loaded else None,
         tensors=len(evidence.tensors),
         identical=loaded and resolution.same_values,
         audit_policy=evidence.audit_policy,
@@ -159,19 +166,33 @@ def _check_class(evidence: Evidence) -> Check:
     return _verdict(f"config.json as at the Hub, class {evidence.class_name}", wrong)
 
 
+def _compute_root(evidence: Evidence) -> str:
+    """Over what is in memory, so that a cast or a quantization is not taken for the original."""
+    return root_digest({one.name: one.served or one.expected for one in evidence.tensors})
+
+
 def _check_quantization(evidence: Evidence) -> Check:
-    if evidence.config_quantized:
-        return Check(passed=True, detail="quantized as the checkpoint declares")
-    return _verdict("no quantized module", evidence.quantized_modules)
+    quantization = evidence.resolution.quantization
+    if quantization is None:
+        return _verdict("no quantized module", evidence.quantization_differences)
+    how = "as stored" if quantization.source is QuantizationSource.STORED else "at the load"
+    detail = f"{len(evidence.quantized_modules)} layers {quantization.method}, quantized {how}"
+    if evidence.unquantized_layers:
+        detail += f"; linear and not quantized: {', '.join(evidence.unquantized_layers)}"
+    return _verdict(detail, evidence.quantization_differences)
 
 
 def _check_dtypes(evidence: Evidence) -> Check:
     wrong = [
         f"{tensor.target} is {tensor.actual_dtype}, stored as {tensor.expected_dtype}"
+        if tensor.served is None
+        else f"{tensor.target} is {tensor.actual_dtype}, should be {tensor.expected_dtype}"
         for tensor in evidence.tensors
         if tensor.actual_dtype != tensor.expected_dtype
     ]
-    return _verdict(f"{len(evidence.tensors)} tensors in their stored dtype", wrong)
+    cast = evidence.resolution.cast
+    how = f"in {cast} as asked, or as the class keeps them" if cast else "in their stored dtype"
+    return _verdict(f"{len(evidence.tensors)} tensors {how}", wrong)
 
 
 def _check_values(evidence: Evidence) -> Check:
@@ -188,12 +209,19 @@ def _check_values(evidence: Evidence) -> Check:
     wrong += [f"{name} is missing" for name in evidence.missing]
     wrong += [f"{name} is unexpected" for name in evidence.unexpected]
     wrong += [f"{name} has another shape" for name in evidence.mismatched]
+    return _verdict(_describe_values(evidence), wrong)
+
+
+def _describe_values(evidence: Evidence) -> str:
+    made = sum(tensor.served is not None for tensor in evidence.tensors)
     detail = f"{len(evidence.tensors)} leaves equal"
+    if made:
+        detail += f", of which {made} were made anew from the stored tensors and compared"
     if evidence.tied:
         detail += f", tied: {', '.join(evidence.tied)}"
     if evidence.ignored:
         detail += f", not used by the class: {', '.join(evidence.ignored)}"
-    return _verdict(detail, wrong)
+    return detail
 
 
 def _check_tokenizer(evidence: Evidence) -> Check:

@@ -18,6 +18,7 @@ from warmrack_store.errors import Defect, HostLost, Integrity, WarmrackError
 from warmrack_store.ledgers import copies, nodes, tensors
 from warmrack_store.machine import machine_id
 from warmrack_store.resolution import Resolution
+from warmrack_store.resolver.precision import name_backend
 from warmrack_store.states import ResidentState
 from warmrack_store.tensors import TensorLeaf
 from warmrack_workers.decide import Seat
@@ -205,6 +206,7 @@ class HostEffects:
             context_tokens=resolution.memory.context_tokens,
             socket_path=host.socket,
             log_path=self._runtime_dir / f"{seat.id}.log",
+            backend=name_backend(resolution.quantization),
         )
 
     def _watch(self, host: _Host) -> None:

@@ -4,66 +4,80 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer
 
 from warmrack_store.cache.verified import VerifiedFile
-from warmrack_store.tensors import leaf_digest
-from warmrack_workers.audit import Evidence, FileEvidence, TensorEvidence
+from warmrack_store.resolution import Quantization
+from warmrack_workers.audit import Evidence, FileEvidence
 from warmrack_workers.backends import LoadedModel
-from warmrack_workers.backends.dtypes import stored_name
-from warmrack_workers.checkpoint_map import CheckpointMap, Merge, map_checkpoint
-from warmrack_workers.host_spec import ExpectedLeaf, HostSpec
+from warmrack_workers.backends.bnb import read_declaration
+from warmrack_workers.checkpoint_map import map_checkpoint
+from warmrack_workers.host_spec import HostSpec
+from warmrack_workers.quantized_layers import (
+    drop_formats,
+    find_layers,
+    list_differences,
+    list_linear,
+)
+from warmrack_workers.tensor_proofs import Prover
 
 _CHUNK_BYTES = 1 << 20
 _LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "warmrack")
+_QUANTIZER = ("bitsandbytes",)
 _OUTSIDE_CONFIG = frozenset({"dtype", "torch_dtype", "_name_or_path", "transformers_version"})
 """Set by every load: the dtype is checked tensor by tensor, the others say where and with what."""
-_QUANTIZERS = ("bitsandbytes", "torchao", "auto_gptq", "awq", "hqq", "quanto", "optimum")
 
 
 def gather_evidence(spec: HostSpec, loaded: LoadedModel) -> Evidence:
     """Reads small files from disk, every tensor from memory; hashes on the host's threads."""
     started = time.perf_counter()
     held = loaded.model.state_dict()
-    places = map_checkpoint(loaded.model, spec.leaves, held)
+    layers = find_layers(loaded.model, spec.resolution.quantization)
+    prover = Prover(
+        spec=spec,
+        model=loaded.model,
+        held=held,
+        places=map_checkpoint(loaded.model, spec.leaves, held),
+        quantized=layers,
+    )
     with ThreadPoolExecutor(spec.threads, thread_name_prefix="audit") as pool:
         files = pool.submit(inspect_files, spec)
         added = pool.submit(list_added_tokens, spec.snapshot_dir, loaded.tokenizer)
-        tensors = list(_inspect_renamed(spec, held, places, pool))
-        derived: set[str] = set()
-        for merge in places.merges:
-            tensors += _inspect_merge(spec, loaded.model, held, merge, derived)
-        changes = list_config_changes(spec.snapshot_dir, loaded.model.config)
-        backed = {*places.renamed.values(), *derived}
-        tied = list_tied(held, backed)
+        proofs = prover.prove(pool)
+        tied = list_tied(held, proofs.backed)
         return Evidence(
             resolution=spec.resolution,
             snapshot_name=spec.snapshot_dir.name,
             files=files.result(),
             class_name=type(loaded.model).__name__,
-            config_quantized=getattr(loaded.model.config, "quantization_config", None) is not None,
-            quantized_modules=list_quantized_modules(loaded.model),
-            tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
-            unbacked=tuple(sorted(held.keys() - backed - set(tied))),
+            quantized_modules=tuple(sorted(layers.found)),
+            quantization_differences=list_differences(spec, layers, prover.places.renamed.values()),
+            unquantized_layers=tuple(list_linear(loaded.model)) if layers.found else (),
+            tensors=proofs.tensors,
+            unbacked=tuple(
+                sorted(drop_formats(held.keys() - proofs.backed - set(tied), proofs.backed))
+            ),
             tied=tied,
-            ignored=places.absent,
+            ignored=prover.places.absent,
             missing=loaded.missing,
             unexpected=loaded.unexpected,
             mismatched=loaded.mismatched,
             added_tokens=added.result(),
-            config_changes=changes,
+            config_changes=list_config_changes(
+                spec.snapshot_dir, loaded.model.config, spec.resolution.quantization
+            ),
             audit_policy=spec.audit_policy,
             audit_seconds=time.perf_counter() - started,
-            versions={name: version(name) for name in _LIBRARIES},
+            versions={
+                name: version(name) for name in (*_LIBRARIES, *(_QUANTIZER if layers.found else ()))
+            },
         )
 
 
@@ -122,72 +136,11 @@ def digest_file(path: Path) -> tuple[str, str]:
     return sha256.hexdigest(), git_sha1.hexdigest()
 
 
-def leaf_of(tensor: torch.Tensor) -> str:
-    """The leaf of a tensor's present bytes; on CPU without a copy, from a device through one."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return leaf_digest(stored_name(tensor.dtype), tuple(tensor.shape), flat.numpy().data)
-
-
-def _inspect_renamed(
-    spec: HostSpec, held: Mapping[str, torch.Tensor], places: CheckpointMap, pool: Executor
-) -> Iterator[TensorEvidence]:
-    leaves = pool.map(lambda target: leaf_of(held[target]), places.renamed.values())
-    for (name, target), leaf in zip(places.renamed.items(), leaves, strict=True):
-        yield _evidence(name, target, spec.leaves[name], held[target], leaf)
-
-
-def _inspect_merge(
-    spec: HostSpec,
-    model: Any,
-    held: Mapping[str, torch.Tensor],
-    merge: Merge,
-    derived_names: set[str],
-) -> Iterator[TensorEvidence]:
-    """The parts have their leaves in the file, and what they give is what is in memory.
-
-    Adds the names in memory that are accounted for to `derived_names`.
-    """
-    with ExitStack() as stack:
-        parts = {
-            name: _read_tensor(stack, spec.snapshot_dir / spec.leaves[name].path, name)
-            for name, _ in merge.sources
-        }
-        derived = merge.derive(model, parts)
-        equal = all(name in held and _same(held[name], t) for name, t in derived.items())
-        derived_names.update(derived)
-        for name, part in parts.items():
-            leaf = leaf_of(part) if equal else None
-            yield _evidence(name, merge.target, spec.leaves[name], held[merge.target], leaf)
-
-
-def _read_tensor(stack: ExitStack, path: Path, name: str) -> torch.Tensor:
-    tensor: torch.Tensor = stack.enter_context(safe_open(path, framework="pt")).get_tensor(name)
-    return tensor
-
-
-def _same(held: torch.Tensor, derived: torch.Tensor) -> bool:
-    """Bitwise, so that NaN equals itself and -0 differs from 0."""
-    return leaf_of(held) == leaf_of(derived)
-
-
-def _evidence(
-    name: str, target: str, expected: ExpectedLeaf, held: torch.Tensor, leaf: str | None
-) -> TensorEvidence:
-    return TensorEvidence(
-        name=name,
-        target=target,
-        expected_dtype=expected.dtype,
-        actual_dtype=stored_name(held.dtype),
-        expected=expected.leaf,
-        actual=leaf,
-    )
-
-
-def list_tied(held: Mapping[str, torch.Tensor], backed: set[str]) -> tuple[str, ...]:
+def list_tied(held: Mapping[str, torch.Tensor], backed: Collection[str]) -> tuple[str, ...]:
     """Tensors that are no checked one but lie in the same memory with the same form."""
     spans = {_span(held[name]) for name in backed if name in held}
     return tuple(
-        sorted(name for name in held.keys() - backed if _span(held[name]) in spans),
+        sorted(name for name in held.keys() - set(backed) if _span(held[name]) in spans),
     )
 
 
@@ -195,21 +148,22 @@ def _span(tensor: torch.Tensor) -> tuple[int, torch.dtype, torch.Size, tuple[int
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-def list_quantized_modules(model: Any) -> tuple[str, ...]:
-    """Modules that come from a quantization library."""
-    return tuple(
-        f"{name} is {type(module).__module__}.{type(module).__qualname__}"
-        for name, module in model.named_modules()
-        if type(module).__module__.partition(".")[0] in _QUANTIZERS
-    )
+def list_config_changes(
+    snapshot_dir: Path, config: Any, quantization: Quantization | None = None
+) -> tuple[str, ...]:
+    """Fields that differ from a fresh parse of the stored file by the same library.
 
-
-def list_config_changes(snapshot_dir: Path, config: Any) -> tuple[str, ...]:
-    """Fields that differ from a fresh parse of the stored file by the same library."""
+    Of a quantized load the declaration is compared as the library spells it: the stored one, or
+    the one that the resolution makes.
+    """
     fresh = AutoConfig.from_pretrained(
         str(snapshot_dir), local_files_only=True, trust_remote_code=False
-    )
-    return tuple(_list_differences("", fresh.to_dict(), config.to_dict()))
+    ).to_dict()
+    if quantization is not None:
+        fresh["quantization_config"] = read_declaration(
+            fresh.get("quantization_config"), quantization
+        )
+    return tuple(_list_differences("", fresh, config.to_dict()))
 
 
 def _list_differences(where: str, stored: object, used: object) -> Iterator[str]:

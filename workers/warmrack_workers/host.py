@@ -203,8 +203,8 @@ def _load(spec: HostSpec) -> LoadedModel:
 
 
 def count_bytes(model: Any) -> int:
-    """Bytes of all parameters and buffers, tied ones once."""
-    tensors = (*model.parameters(), *model.buffers())
+    """Bytes of all parameters and buffers, and of quantization state; tied ones once."""
+    tensors = (*model.parameters(), *model.buffers(), *model.state_dict().values())
     return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
 
 

@@ -73,8 +73,9 @@ def _load_and_generate(folder: Path) -> None:
 
     from warmrack_workers.batcher import GenerationRequest
     from warmrack_workers.checkpoint_map import map_checkpoint
-    from warmrack_workers.evidence import leaf_of, list_added_tokens, list_config_changes
+    from warmrack_workers.evidence import list_added_tokens, list_config_changes
     from warmrack_workers.sequence import Sequence
+    from warmrack_workers.tensor_proofs import leaf_of
 
     config = transformers.LlamaConfig(
         vocab_size=64,

@@ -15,6 +15,7 @@ from warmrack_store.resolver.choice import Choice, choose
 from warmrack_store.resolver.declared import Declared, generates
 from warmrack_store.resolver.files import is_tokenizer_file
 from warmrack_store.resolver.pool import UNKNOWN, Pool
+from warmrack_store.resolver.precision import count_dtypes
 
 
 def resolve(
@@ -68,8 +69,8 @@ def _record(
         weights=tuple(file.path for file in variant.weights.files),
         architecture=declared.architecture,
         model_type=declared.model_type,
-        parameters=rules.count_parameters(variant.headers),
-        stored_dtypes=rules.count_dtypes(variant.headers),
+        parameters=rules.count_parameters(declared.config, variant.headers),
+        stored_dtypes=count_dtypes(variant.headers),
         precision=variant.precision,
         cast=variant.cast,
         quantization=variant.quantization,

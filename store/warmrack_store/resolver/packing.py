@@ -1,6 +1,6 @@
 """How many parameters of the original model the tensors of a checkpoint stand for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
 from warmrack_store.facts import TensorFact, WeightFile
@@ -41,15 +41,24 @@ def count_body(config: Mapping[str, object], weights: Iterable[WeightFile]) -> i
     MXFP4, NVFP4 and MLX; scales and the like do not count.
     """
     tensors = [tensor for file in weights for tensor in file.tensors]
+    body = (tensor for tensor in tensors if _HEADS.isdisjoint(tensor.name.split(".")))
+    return count_packed(config, tensors, tuple(body))
+
+
+def count_packed(
+    config: Mapping[str, object],
+    tensors: Sequence[TensorFact],
+    counted: Sequence[TensorFact] | None = None,
+) -> int:
+    """Parameters that these tensors of a checkpoint stand for; of `counted` alone where given."""
     names = frozenset(tensor.name for tensor in tensors)
     states = frozenset(
         name.partition(".quant_state.")[0] for name in names if ".quant_state." in name
     )
     bits = _find_bits(Declared(config))
-    body = (tensor for tensor in tensors if _HEADS.isdisjoint(tensor.name.split(".")))
     return sum(
         prod(tensor.shape) * _parameters_an_element(tensor, names, states, bits)
-        for tensor in body
+        for tensor in (tensors if counted is None else counted)
         if not _is_beside(tensor)
     )
 

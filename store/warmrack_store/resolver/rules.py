@@ -1,7 +1,8 @@
 """The rules R0 to R9: each decides one thing and writes one line of the trail."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import prod
 
 from warmrack_store.durations import format_duration, format_size
 from warmrack_store.errors import Defect, NotSupported, RemoteCode, WontFit
@@ -13,10 +14,14 @@ from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_companions
 from warmrack_store.resolver.kinds import INDEX, Weights, choose_weights
 from warmrack_store.resolver.memory import describe_memory, estimate_memory
-from warmrack_store.resolver.quantization import find_quantization
-
-_PRECISIONS = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64"}
-MIXED = "mixed"
+from warmrack_store.resolver.packing import count_packed
+from warmrack_store.resolver.precision import (
+    FLOATS,
+    PrecisionPlan,
+    count_dtypes,
+    plan_precision,
+)
+from warmrack_store.resolver.quantization import find_quantization, is_quantization_state
 
 
 def validate(request: LoadRequest) -> TrailLine:
@@ -82,23 +87,20 @@ def choose_kind(facts: RepositoryFacts) -> tuple[Weights, TrailLine]:
 def read_facts(
     facts: RepositoryFacts, weights: Weights
 ) -> tuple[tuple[WeightFile, ...], TrailLine]:
-    """R5: config and headers; refused where they declare what is not served."""
+    """R5: config and headers. Raises NotSupported or RemoteCode for a config that is not served."""
     declared = check_config(facts)
     known = {file.path: file for file in facts.weights}
     headers = tuple(known[file.path] for file in weights.files if file.path in known)
     _check_tensors(facts.repository, weights, headers)
     dtypes = count_dtypes(headers)
-    if (quantized := find_quantization(facts, dtypes)) is not None:
-        raise NotSupported(
-            f"{facts.repository} is quantized already ({quantized})",
-            hint="Name the repository of the unquantized weights.",
-        )
+    quantized = find_quantization(facts, dtypes)
+    parameters = count_parameters(declared.config, headers)
     shown = ", ".join(f"{count} {dtype}" for dtype, count in dtypes.items())
     line = TrailLine(
         rule="R5",
         input="config.json and safetensors headers",
-        decision=f"{declared.architecture or 'no class named'}, {count_parameters(headers)} "
-        f"parameters, not quantized",
+        decision=f"{declared.architecture or 'no class named'}, {parameters} parameters, "
+        f"{f'quantized ({quantized})' if quantized else 'not quantized'}",
         evidence=f"tensors: {shown or 'none'}",
     )
     return headers, line
@@ -126,19 +128,26 @@ def check_limits(request: LoadRequest, memory: Memory, size_bytes: int) -> None:
         )
 
 
-def plan_memory(
+def plan_load(
     request: LoadRequest, facts: RepositoryFacts, headers: tuple[WeightFile, ...]
-) -> tuple[str, Memory, TrailLine]:
+) -> tuple[PrecisionPlan, Memory, TrailLine]:
     """R9: the precision and the memory of the load."""
-    precision = find_precision(count_dtypes(headers))
-    memory = estimate_memory(facts.config or {}, headers, request.max_seq_length)
+    plan = plan_precision(request, facts, headers)
+    memory = estimate_memory(
+        facts.config or {},
+        headers,
+        request.max_seq_length,
+        quantization=plan.quantization,
+        cast=plan.cast,
+    )
     line = TrailLine(
         rule="R9",
-        input=f"max_seq_length {request.max_seq_length or 'by default'}",
-        decision=f"{precision}, no conversion, {describe_memory(memory)}",
+        input=f"precision {request.precision}, max_seq_length "
+        f"{request.max_seq_length or 'by default'}",
+        decision=f"{plan.describe()}, {describe_memory(memory)}",
         evidence="safetensors headers and config.json",
     )
-    return precision, memory, line
+    return plan, memory, line
 
 
 def check_config(facts: RepositoryFacts) -> Declared:
@@ -175,29 +184,13 @@ def _check_tensors(name: str, weights: Weights, headers: tuple[WeightFile, ...])
         raise NotSupported(f"{name} stores the tensor {tensor[:100]!r} in {places} files")
 
 
-def count_dtypes(headers: Iterable[WeightFile]) -> dict[str, int]:
-    """Number of tensors by stored dtype, in the order of the dtypes' names."""
-    counts = Counter(tensor.dtype for file in headers for tensor in file.tensors)
-    return dict(sorted(counts.items()))
-
-
-def count_parameters(headers: Iterable[WeightFile]) -> int:
-    """Elements of the float tensors; integer tensors are positions and masks."""
-    total = 0
-    for file in headers:
-        for tensor in file.tensors:
-            if tensor.dtype in _PRECISIONS:
-                elements = 1
-                for extent in tensor.shape:
-                    elements *= extent
-                total += elements
-    return total
-
-
-def find_precision(dtypes: Iterable[str]) -> str:
-    """The one float dtype of the tensors, else `mixed`."""
-    floats = {_PRECISIONS[dtype] for dtype in dtypes if dtype in _PRECISIONS}
-    return floats.pop() if len(floats) == 1 else MIXED
+def count_parameters(config: Mapping[str, object], headers: Iterable[WeightFile]) -> int:
+    """Elements of the float tensors, and what packed ones unpack to; other integer tensors are
+    positions and masks."""
+    tensors = [tensor for file in headers for tensor in file.tensors]
+    if any(is_quantization_state(tensor.name) for tensor in tensors):
+        return count_packed(config, tensors)
+    return sum(prod(tensor.shape) for tensor in tensors if tensor.dtype in FLOATS)
 
 
 def plan_files(facts: RepositoryFacts, weights: Weights) -> tuple[str, ...]:

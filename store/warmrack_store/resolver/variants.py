@@ -11,6 +11,7 @@ from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_oversized
 from warmrack_store.resolver.kinds import Weights
 from warmrack_store.resolver.memory import find_longest_context
+from warmrack_store.resolver.precision import PrecisionPlan, count_dtypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +46,20 @@ def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
     """The load of this very repository. Raises the Refusal that says why it cannot be served."""
     weights, kind = rules.choose_kind(facts)
     headers, read = rules.read_facts(facts, weights)
-    precision, memory, planned = rules.plan_memory(request, facts, headers)
+    plan, memory, planned = rules.plan_load(request, facts, headers)
     paths = set(rules.plan_files(facts, weights))
     return Variant(
         facts=facts,
         weights=weights,
         headers=headers,
         files=tuple(sorted((f for f in facts.files if f.path in paths), key=lambda f: f.path)),
-        precision=precision,
+        precision=plan.precision,
+        cast=plan.cast,
+        quantization=plan.quantization,
         memory=memory,
         read=(kind, read),
         planned=planned,
-        warnings=_list_warnings(request, facts, headers, precision),
+        warnings=_list_warnings(request, facts, headers, plan),
     )
 
 
@@ -86,7 +89,10 @@ def list_differing_companions(one: Variant, other: Variant) -> tuple[str, ...]:
 
 
 def _list_warnings(
-    request: LoadRequest, facts: RepositoryFacts, headers: tuple[WeightFile, ...], precision: str
+    request: LoadRequest,
+    facts: RepositoryFacts,
+    headers: tuple[WeightFile, ...],
+    plan: PrecisionPlan,
 ) -> tuple[str, ...]:
     """What is served as it is although somebody may expect otherwise."""
     declared = Declared(facts.config or {})
@@ -98,10 +104,11 @@ def _list_warnings(
     named = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}.get(
         declared.dtype or ""
     )
-    if named is not None and named != precision:
+    as_stored = plan.cast is None and plan.quantization is None
+    if as_stored and named is not None and named != plan.precision:
         found.append(
-            f"config.json names {named}, the tensors are stored as {precision} "
-            f"({', '.join(rules.count_dtypes(headers))}) and are served as stored"
+            f"config.json names {named}, the tensors are stored as {plan.precision} "
+            f"({', '.join(count_dtypes(headers))}) and are served as stored"
         )
     longest = find_longest_context(declared.text())
     if longest is not None and (request.max_seq_length or 0) > longest:

@@ -24,7 +24,8 @@ class LoadedModel:
 
 
 class Backend(Protocol):
-    """One way to load. Raises NotSupported, NotExact, OutOfMemory or Integrity, nothing else."""
+    """One way to load. Raises NotSupported, DeviceUnsupported, NotExact, OutOfMemory or Integrity,
+    nothing else."""
 
     def load(self, spec: HostSpec) -> LoadedModel: ...
 
@@ -46,6 +47,7 @@ BACKENDS: dict[str, BackendEntry] = {
         BackendEntry(
             name="exact", target="warmrack_workers.backends.exact:ExactBackend", forkable=True
         ),
+        BackendEntry(name="bnb", target="warmrack_workers.backends.bnb:BnbBackend", forkable=True),
     )
 }
 

@@ -1,18 +1,12 @@
-"""The exact backend: stored weights in their stored dtype, through transformers."""
+"""The exact backend: stored weights in their stored dtype, or cast as declared."""
 
-import time
-from collections import Counter
-from math import prod
-from typing import Any
+from dataclasses import replace
 
 import torch
-import transformers
-from safetensors import SafetensorError
 
-from warmrack_store.errors import Integrity, NotExact, NotSupported, OutOfMemory
 from warmrack_workers.backends import LoadedModel
 from warmrack_workers.backends.cuda import place_on_cuda
-from warmrack_workers.backends.dtypes import TORCH_DTYPES
+from warmrack_workers.backends.pretrained import load_pretrained
 from warmrack_workers.host_spec import HostSpec
 
 
@@ -23,78 +17,8 @@ class ExactBackend:
     """
 
     def load(self, spec: HostSpec) -> LoadedModel:
-        model_class = get_model_class(spec.resolution.architecture)
-        started = time.perf_counter()
-        tokenizer = _load_tokenizer(spec)
-        tokenized = time.perf_counter()
-        model, info = _load_model(model_class, spec)
+        loaded = load_pretrained(spec)
         device = torch.device(spec.device)
-        if device.type == "cuda":
-            model = place_on_cuda(model, device)
-        return LoadedModel(
-            model=model,
-            tokenizer=tokenizer,
-            missing=tuple(sorted(info["missing_keys"])),
-            unexpected=tuple(sorted(info["unexpected_keys"])),
-            mismatched=tuple(sorted(str(key) for key in info["mismatched_keys"])),
-            timings={
-                "tokenizer_seconds": tokenized - started,
-                "weights_seconds": time.perf_counter() - tokenized,
-            },
-        )
-
-
-def get_model_class(architecture: str | None) -> Any:
-    """The library's class of that name. Raises NotSupported."""
-    found = getattr(transformers, architecture, None) if architecture else None
-    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-        raise NotSupported(
-            f"architecture {architecture!r} is not in transformers {transformers.__version__}",
-            hint="The config's architectures[0] must be a class of the installed library.",
-        )
-    return found
-
-
-def main_dtype(spec: HostSpec) -> torch.dtype:
-    """The floating dtype that holds most of the checkpoint's bytes.
-
-    Passed to the library by name, because its `auto` believes config.json, which often names
-    another dtype than the tensors have, and then casts. A checkpoint that mixes dtypes keeps
-    only those that the class itself keeps; the audit refuses the rest.
-    """
-    sizes: Counter[torch.dtype] = Counter()
-    for leaf in spec.leaves.values():
-        dtype = TORCH_DTYPES.get(leaf.dtype)
-        if dtype is not None and dtype.is_floating_point:
-            sizes[dtype] += prod(leaf.shape) * dtype.itemsize
-    return sizes.most_common(1)[0][0] if sizes else torch.float32
-
-
-def _load_model(model_class: Any, spec: HostSpec) -> tuple[Any, dict[str, Any]]:
-    try:
-        model, info = model_class.from_pretrained(
-            str(spec.snapshot_dir),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=main_dtype(spec),
-            output_loading_info=True,
-        )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(f"{spec.model} did not fit on {spec.device}: {error}") from error
-    except SafetensorError as error:
-        raise Integrity(f"{spec.model}: a weights file cannot be parsed: {error}") from error
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise NotExact(f"{spec.model} cannot be loaded as its config says: {error}") from error
-    return model, info
-
-
-def _load_tokenizer(spec: HostSpec) -> Any | None:
-    if not spec.resolution.tokenizer_files:
-        return None
-    try:
-        return transformers.AutoTokenizer.from_pretrained(
-            str(spec.snapshot_dir), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        # The tokenizers library raises bare Exception for a file that it cannot parse.
-        raise NotExact(f"{spec.model}: its tokenizer cannot be loaded: {error}") from error
+        if device.type != "cuda":
+            return loaded
+        return replace(loaded, model=place_on_cuda(loaded.model, device))
