@@ -28,6 +28,14 @@ def parse_record(kind: type[AnyRecord], data: object) -> AnyRecord:
         raise BadRequest(f"not a JSON value: {error}") from error
 
 
+def parse_json(kind: type[AnyRecord], text: str) -> AnyRecord:
+    """The record in a JSON text; BadRequest names the first bad field."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise bad_request(error.errors(include_url=False)) from error
+
+
 def bad_request(errors: object) -> BadRequest:
     """The first of pydantic's error entries as our own refusal, with the field's path and value."""
     entry = errors[0] if isinstance(errors, (list, tuple)) and errors else {}

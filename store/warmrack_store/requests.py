@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from warmrack_store.errors import Contradiction, NotSupported
+from warmrack_store.locks import LockedLoad
 from warmrack_store.records import Record, digest_json
 from warmrack_store.refs import COMMIT, ModelRef, merge_revision, parse_model
 
@@ -80,6 +81,7 @@ class LoadRequest(Record):
     max_download_bytes: int | None = Field(None, ge=0)
     network: Network = Network.ONLINE
     lock: LockUse = LockUse.NONE
+    locked: LockedLoad | None = Field(None, description="the entry of models.lock that is used")
     hub_secret: str | None = Field(None, description="name of a stored Hub token")
 
     @field_validator("trust_remote_code")
@@ -92,6 +94,8 @@ class LoadRequest(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.ref()
+        if self.locked is not None and self.lock is LockUse.NONE:
+            raise Contradiction("locked is given, but lock is none", hint="Set lock to require.")
         if self.mode is Mode.EXACT and self.quantize not in (None, Quantize.NEVER):
             raise Contradiction(
                 f"mode exact excludes quantize {self.quantize.value}",
@@ -103,6 +107,17 @@ class LoadRequest(Record):
         """The repository and revision asked for, spellings removed."""
         return merge_revision(parse_model(self.model), self.revision)
 
+    def lock_key(self) -> str:
+        """Equal for requests that one entry of a lock answers: who asks how does not matter."""
+        return self.model_copy(
+            update={
+                "lock": LockUse.NONE,
+                "locked": None,
+                "network": Network.ONLINE,
+                "hub_secret": None,
+            }
+        ).digest()
+
     def digest(self) -> str:
         """Equal for two spellings of the same request; hex sha256 (first 32 characters)."""
         ref = self.ref()
@@ -111,7 +126,6 @@ class LoadRequest(Record):
 
 
 SERVED_VALUES: dict[str, tuple[object, ...]] = {
-    "mode": (Mode.EXACT, Mode.EQUIVALENT),
     "adapter": (None,),
     "adapter_base": (None,),
     "files_include": ((),),
@@ -119,7 +133,6 @@ SERVED_VALUES: dict[str, tuple[object, ...]] = {
     "trust_remote_code": (False,),
     "attn": (None,),
     "device_map": (None,),
-    "lock": (LockUse.NONE,),
     "hub_secret": (None,),
 }
 """What this version serves of each field; fields not named here are served whole."""
@@ -129,11 +142,6 @@ def check_supported(request: LoadRequest) -> None:
     """Raise NotSupported for the first field whose value this version knows but does not serve."""
     for field, served in SERVED_VALUES.items():
         value = getattr(request, field)
-        if value not in served and not (field == "mode" and _quantizes_itself(request)):
+        if value not in served:
             shown = value.value if isinstance(value, StrEnum) else value
             raise NotSupported(f"{field} {shown!r} is not served by this version")
-
-
-def _quantizes_itself(request: LoadRequest) -> bool:
-    """The repository that is asked for is quantized at the load; no other one may serve."""
-    return request.mode is Mode.OPTIMIZED and request.quantize is Quantize.ON_THE_FLY

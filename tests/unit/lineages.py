@@ -1,6 +1,7 @@
 """Facts of models as they are published: real sizes, no weights."""
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 from tests.unit.repositories import COMMIT, file
@@ -56,6 +57,7 @@ APERTUS_8B: dict[str, Any] = {
     "tie_word_embeddings": False,
     "vocab_size": 131072,
 }
+_ELEMENT_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "I32": 4, "U8": 1, "F8_E4M3": 1}
 BNB_4BIT = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 
 
@@ -125,4 +127,5 @@ def _linear(name: str, rows: int, columns: int, stored: str) -> Iterable[TensorF
 
 
 def _tensor(name: str, dtype: str, *shape: int) -> TensorFact:
-    return TensorFact(name=name, dtype=dtype, shape=shape, size_bytes=0)
+    size_bytes = prod(shape) * _ELEMENT_BYTES[dtype]
+    return TensorFact(name=name, dtype=dtype, shape=shape, size_bytes=size_bytes)

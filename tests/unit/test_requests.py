@@ -54,9 +54,6 @@ def test_two_revisions_contradict_each_other() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("mode", "optimized"),
-        ("mode", "auto"),
-        ("mode", "compat:unsloth"),
         ("adapter", "org/adapter"),
         ("adapter_base", "vendor"),
         ("files_include", ["*.bin"]),
@@ -64,17 +61,12 @@ def test_two_revisions_contradict_each_other() -> None:
         ("trust_remote_code", "0" * 40),
         ("attn", "sdpa"),
         ("device_map", "auto"),
-        ("lock", "require"),
         ("hub_secret", "mine"),
     ],
 )
 def test_what_is_known_but_not_served_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(NotSupported, match=field):
         check_supported(request(**{field: value}))
-
-
-def test_the_repository_itself_may_be_quantized_at_the_load() -> None:
-    check_supported(request(mode="optimized", precision="nf4", quantize="on_the_fly"))
 
 
 def test_every_served_value_names_a_field_of_the_request() -> None:

@@ -231,8 +231,8 @@ def test_only_a_class_that_generates_is_said_to(architecture: str, expected: boo
 
 
 def test_a_value_that_this_version_does_not_serve_is_refused_before_anything_else() -> None:
-    with pytest.raises(errors.NotSupported, match="mode 'optimized'"):
-        resolved(make_facts({}), mode="optimized")
+    with pytest.raises(errors.NotSupported, match="attn 'sdpa'"):
+        resolved(make_facts({}), attn="sdpa")
 
 
 def test_facts_of_another_commit_are_a_defect() -> None:

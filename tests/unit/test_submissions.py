@@ -56,7 +56,7 @@ def test_nodes_are_named_or_left_to_the_pool(nodes: Any, names: tuple[str, ...] 
         ({"nodes": "2"}, NotSupported),
         ({"nodes": "n0,n1"}, NotSupported),
         ({"callback_url": "https://example.org"}, NotSupported),
-        ({"request": {"model": "org/name", "mode": "auto"}}, NotSupported),
+        ({"request": {"model": "org/name", "attn": "sdpa"}}, NotSupported),
         ({"nodes": "../n0"}, BadRequest),
         ({"nodes": ["n 0"]}, BadRequest),
         ({"keep_alive": "31d"}, BadRequest),

@@ -6,6 +6,8 @@ Pure: it asks nobody, reads no clock and no environment, and gives the same on e
 from collections.abc import Mapping, Sequence
 
 from warmrack_store.catalog import CATALOG_VERSION
+from warmrack_store.errors import LockMismatch
+from warmrack_store.locks import LockedLoad, list_differences
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Rejected, Resolution, TrailLine
 from warmrack_store.resolver import rules
@@ -43,11 +45,21 @@ def resolve(
     choice = choose(request, asked, candidates, rejected, pool)
     variant = choice.offer.variant
     trail = (*start, *variant.read, *choice.lines, variant.planned)
-    return _record(request, choice, trail, versions)
+    resolution = _record(request, asked, choice, trail, versions)
+    if request.locked is not None:
+        _check_lock(request, resolution, request.locked)
+    return resolution
+
+
+def _check_lock(request: LoadRequest, resolution: Resolution, locked: LockedLoad) -> None:
+    differences = list_differences(locked, resolution.lock())
+    if differences:
+        raise LockMismatch(f"{request.model} is not as locked: {'; '.join(differences[:5])}")
 
 
 def _record(
     request: LoadRequest,
+    asked: Asked,
     choice: Choice,
     trail: tuple[TrailLine, ...],
     versions: Mapping[str, str],
@@ -59,6 +71,7 @@ def _record(
         request_digest=request.digest(),
         asked=request.model,
         ref_asked=request.ref().revision,
+        asked_commit=asked.ref.commit,
         mode=request.mode,
         repository=offer.ref.repository,
         commit=offer.ref.commit,

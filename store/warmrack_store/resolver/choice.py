@@ -19,6 +19,7 @@ from warmrack_store.errors import (
     LockMismatch,
     NoVariant,
     Refusal,
+    RevisionDoesNotApply,
     WarmrackError,
     WontFit,
 )
@@ -255,6 +256,10 @@ def _refuse(
         reasons = "; ".join(one.reason for one in asked_about)
         return WarmrackError.from_record({"code": codes.pop(), "message": reasons})
     reasons = "; ".join(f"{one.repository}: {one.reason}" for one in rejected)
+    if RevisionDoesNotApply.code in codes:
+        return RevisionDoesNotApply(
+            f"{request.model} is pinned, and only others could serve: {reasons}"
+        )
     return NoVariant(f"nothing can serve {request.model} as asked: {reasons}")
 
 

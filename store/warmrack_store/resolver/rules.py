@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 
 from warmrack_store.durations import format_duration, format_size
-from warmrack_store.errors import Defect, NotSupported, RemoteCode, WontFit
+from warmrack_store.errors import Defect, LockMismatch, NotSupported, RemoteCode, WontFit
 from warmrack_store.facts import RefFact, RepositoryFacts, WeightFile
 from warmrack_store.requests import LoadRequest, LockUse, Mode, check_supported
 from warmrack_store.resolution import Memory, TrailLine
@@ -37,12 +37,20 @@ def validate(request: LoadRequest) -> TrailLine:
 
 
 def consult_lock(request: LoadRequest) -> TrailLine:
-    """R1: a lock decides where one is used."""
+    """R1: a lock decides where one is used. Raises LockMismatch where it must and holds nothing."""
+    locked = request.locked
+    if locked is None and request.lock is LockUse.REQUIRE:
+        raise LockMismatch(
+            f"the lock holds nothing for {request.model} as it is asked for",
+            hint="Add it: warmrack lock MODEL, with the same options.",
+        )
+    decision = "no lock is consulted" if request.lock is LockUse.NONE else "the lock holds nothing"
     return TrailLine(
         rule="R1",
         input=f"lock {request.lock.value}",
-        decision="no lock is consulted",
+        decision=decision if locked is None else f"{locked.repository} at {locked.commit}",
         alternatives=tuple(use.value for use in LockUse if use is not request.lock),
+        evidence="" if locked is None else f"{len(locked.files)} files by digest",
     )
 
 

@@ -1,0 +1,79 @@
+"""models.lock: made on one pool, honoured on another, and noticed when the Hub moves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import BERT, LLAMA
+from tests.acceptance.stack import Stack, running_stack
+from tests.hub.control import Served, running_hub
+from tests.hub.models import get_model_folder
+
+MODEL = "acme/moving"
+
+
+@pytest.fixture
+def lock_file(pool: Stack, tmp_path: Path) -> Path:
+    path = tmp_path / "models.lock"
+    code, _ = pool.run_json("lock", LLAMA, "--lock-file", str(path))
+    assert code == 0
+    return path
+
+
+def test_a_locked_load_is_served_as_the_file_has_it(pool: Stack, lock_file: Path) -> None:
+    code, job = pool.run_json("load", LLAMA, "--locked", "--lock-file", str(lock_file))
+    assert code == 0
+    assert job["resolution"]["commit"] == pool.hub.get_commit(LLAMA).sha
+
+
+def test_a_model_that_is_not_in_the_file_is_a_mismatch(pool: Stack, lock_file: Path) -> None:
+    code, answer = pool.run_json("load", BERT, "--locked", "--lock-file", str(lock_file))
+    assert (code, answer["error"]["code"]) == (3, "lock-mismatch")
+
+
+def test_a_file_edited_by_hand_is_refused(pool: Stack, lock_file: Path) -> None:
+    text = lock_file.read_text()
+    lock_file.write_text(text.replace(pool.hub.get_commit(LLAMA).sha, "0" * 40))
+    code, answer = pool.run_json("load", LLAMA, "--locked", "--lock-file", str(lock_file))
+    assert (code, answer["error"]["code"]) == (5, "integrity")
+
+
+def test_verify_offline_reads_the_cache_and_names_a_missing_or_changed_file(
+    pool: Stack, lock_file: Path
+) -> None:
+    verify = ("lock", "verify", "--offline", "--lock-file", str(lock_file))
+    with pool.client() as client:
+        client.wait(client.prefetch(LLAMA, nodes=["node-0"]).id, timeout_seconds=60)
+    assert pool.run_json(*verify)[0] == 0
+    (snapshot,) = (pool.cache_dir / "models--acme--tiny-llama" / "snapshots").iterdir()
+    config = snapshot / "config.json"
+    target, kept = config.readlink(), config.read_bytes()
+    config.unlink()
+    try:
+        assert pool.run_json(*verify)[1]["error"]["code"] == "offline-miss"
+        config.write_bytes(kept + b" ")
+        assert pool.run_json(*verify)[1]["error"]["code"] == "integrity"
+    finally:
+        config.unlink()
+        config.symlink_to(target)
+
+
+def test_a_lock_holds_on_another_pool_after_the_branch_has_moved(tmp_path: Path) -> None:
+    folder = get_model_folder("tiny_llama")
+    path = str(tmp_path / "models.lock")
+    with running_hub({MODEL: Served(folder=folder)}) as hub:
+        before = hub.get_commit(MODEL).sha
+        with running_stack(hub) as first:
+            assert first.run_json("lock", MODEL, "--lock-file", path)[0] == 0
+        hub.add_commit(MODEL, files={"notes.json": json.dumps({"moved": True}).encode()})
+        after = hub.get_commit(MODEL).sha
+        assert after != before
+        with running_stack(hub) as second:
+            code, changes = second.run_json("lock", "diff", "--lock-file", path)
+            assert code == 1
+            assert any("notes.json is new" in one for one in changes["changes"][MODEL])
+            code, job = second.run_json("load", MODEL, "--locked", "--lock-file", path)
+            assert (code, job["resolution"]["commit"]) == (0, before)
+            code, job = second.run_json("load", MODEL)
+            assert (code, job["resolution"]["commit"]) == (0, after)
