@@ -10,6 +10,7 @@ from warmrack.client import Client
 from warmrack.results import (
     Device,
     Done,
+    Estimate,
     Event,
     Explanation,
     Failure,
@@ -38,6 +39,7 @@ __all__ = [
     "Device",
     "Done",
     "Ended",
+    "Estimate",
     "Event",
     "Explanation",
     "Failure",

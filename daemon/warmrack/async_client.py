@@ -131,6 +131,7 @@ class AsyncClient:
     run_task = _method(task_calls.run_task)
     stream_task = _iterator(task_calls.stream_task)
     explain = _method(pool_calls.explain)
+    estimate = _method(pool_calls.estimate)
     residents = _method(pool_calls.list_residents)
     unload = _method(pool_calls.unload)
     pin = _method(pool_calls.pin)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from warmrack.answers import read_json, read_record
 from warmrack.pages import check_page, list_items
-from warmrack.results import Explanation, Node, Resident, Snapshot
+from warmrack.results import Estimate, Explanation, Node, Resident, Snapshot
 from warmrack.steps import API, Call, Conversation, Pause, send
 from warmrack_store.errors import Timeout
 from warmrack_store.records import parse_record
@@ -18,11 +18,22 @@ _POLL_SECONDS = 0.1
 
 def explain(model: str, **request: Any) -> Conversation[Explanation]:
     """What the request resolves to; downloads nothing. `request` are LoadRequest's fields."""
-    parsed = parse_record(LoadRequest, {**request, "model": model})
-    check_supported(parsed)
-    body = parsed.model_dump(mode="json")
+    body = _body(model, request)
     answer = yield from send(Call(method="POST", path=f"{API}/explain", body=body))
     return read_record(Explanation, read_json(answer))
+
+
+def estimate(model: str, *, batch: int = 1, **request: Any) -> Conversation[Estimate]:
+    """The memory that `batch` sequences at once need, and each device held against it."""
+    body, params = _body(model, request), {"batch": str(batch)}
+    answer = yield from send(Call(method="POST", path=f"{API}/estimate", body=body, params=params))
+    return read_record(Estimate, read_json(answer))
+
+
+def _body(model: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    parsed = parse_record(LoadRequest, {**request, "model": model})
+    check_supported(parsed)
+    return parsed.model_dump(mode="json")
 
 
 def list_residents() -> Conversation[tuple[Resident, ...]]:

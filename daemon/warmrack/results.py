@@ -146,19 +146,64 @@ class Snapshot(Result):
     bytes_total: int = 0
 
 
+class Step(Result):
+    """One thing that has to happen before a model is warm: fetch, queue, evict or load."""
+
+    stage: str
+    seconds: float
+    measured: bool = False
+    """False: the pool has not measured such a thing yet; a default stands in."""
+
+
 class Fit(Result):
     """One device of the pool, held against the memory that a model needs."""
 
     node: str
     device: str
+    state: NodeState = NodeState.READY
+    """Of the node."""
     budget_bytes: int
+    used_bytes: int = 0
     free_bytes: int
     fits: bool
     """Within the budget, at least after others have gone."""
     fits_now: bool
+    holds: bool = False
+    """The model is warm on this device."""
+    best: bool = False
+    """Of all devices the one on which it would be warm first."""
+    missing_bytes: int | None = None
+    """What the node would fetch first."""
     expected_seconds: float | None = None
-    """Until the model would be warm there."""
+    """Until the model would be warm there; None where it cannot become so."""
+    steps: tuple[Step, ...] = ()
     reason: str = ""
+
+
+class Estimate(Result):
+    """The memory that a request needs, and where in the pool that fits."""
+
+    asked: str
+    ref_asked: str | None = None
+    repository: str
+    commit: str
+    substitution: str = "none"
+    precision: str
+    architecture: str | None = None
+    parameters: int
+    size_bytes: int
+    """Of all files."""
+    download_bytes: int
+    """What would still come from the Hub."""
+    cached_on: tuple[str, ...] = ()
+    """The nodes that have all files on disk."""
+    memory: resolution.Memory
+    memory_bytes: int
+    """Its total."""
+    devices: tuple[Fit, ...] = ()
+    expected_seconds: float | None = None
+    """On the best device."""
+    warnings: tuple[str, ...] = ()
 
 
 class Explanation(resolution.Resolution):
@@ -168,6 +213,10 @@ class Explanation(resolution.Resolution):
 
     devices: tuple[Fit, ...] = ()
     expected_seconds: float | None = None
+    download_bytes: int | None = None
+    """What would still come from the Hub."""
+    cached_on: tuple[str, ...] = ()
+    """The nodes that have all files on disk."""
     receipt: receipts.Receipt | None = None
     """At level `name`: the repository and the commit, before any file."""
 

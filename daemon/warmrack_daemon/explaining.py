@@ -1,57 +1,130 @@
-"""What a request would become, and which devices of the pool could hold it."""
+"""What a request would become, what that needs, and which devices of the pool could hold it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from warmrack_daemon.services import Services, own_version
-from warmrack_store.durations import format_size
+from warmrack_store.errors import Defect
+from warmrack_store.ledgers import residents, resolutions
 from warmrack_store.ledgers.pool import get_rates, list_views
-from warmrack_store.placement import Need, NodeView, Rates
-from warmrack_store.placement.expected_time import expect
+from warmrack_store.placement.fits import Fit, list_fits
+from warmrack_store.placement.views import Need
 from warmrack_store.receipts import name_receipt
 from warmrack_store.requests import LoadRequest, check_supported
-from warmrack_store.resolution import Resolution
+from warmrack_store.resolution import Memory, Resolution
+from warmrack_store.resolver.memory import estimate_memory
 from warmrack_store.resolving import resolve_request
+from warmrack_store.states import ResidentState
+
+_ESTIMATED = {"asked", "ref_asked", "repository", "commit", "substitution", "precision", "cast"} | {
+    "architecture",
+    "parameters",
+    "warnings",
+}
 
 
 def explain(services: Services, request: LoadRequest, token: str | None) -> dict[str, Any]:
     """The resolution with, for each device, whether it fits and when it would be ready; and what
     is proved so far: the name."""
-    check_supported(request)
-    resolution = resolve_request(
-        services.database, services.hub, request, token, versions={"warmrack": own_version()}
-    )
+    resolution = _resolve(services, request, token)
     return {
         **resolution.model_dump(mode="json"),
-        **_where(services, resolution),
+        **_weigh(services, resolution, resolution.memory),
         "receipt": name_receipt(resolution).model_dump(mode="json"),
     }
 
 
-def _where(services: Services, resolution: Resolution) -> dict[str, Any]:
+def estimate(
+    services: Services, request: LoadRequest, token: str | None, *, batch: int = 1
+) -> dict[str, Any]:
+    """Memory and devices alone, for `batch` sequences at once."""
+    resolution = _resolve(services, request, token)
+    memory = resolution.memory if batch == 1 else _widen(services, resolution, request, batch)
+    shown = resolution.model_dump(mode="json", include=_ESTIMATED)
+    return {
+        **shown,
+        **_weigh(services, resolution, memory),
+        "memory": memory.model_dump(mode="json"),
+    }
+
+
+def _resolve(services: Services, request: LoadRequest, token: str | None) -> Resolution:
+    check_supported(request)
+    versions = {"warmrack": own_version()}
+    return resolve_request(services.database, services.hub, request, token, versions=versions)
+
+
+def _widen(services: Services, resolution: Resolution, request: LoadRequest, batch: int) -> Memory:
+    """The memory of the same load with more sequences, from the facts that made the resolution."""
+    with services.database.read() as tx:
+        facts = resolutions.find_facts(tx, resolution.repository, resolution.commit)
+    if facts is None:
+        raise Defect(f"the facts of {resolution.repository}@{resolution.commit} are gone")
+    return estimate_memory(
+        facts.config or {},
+        [file for file in facts.weights if file.path in resolution.weights],
+        request.max_seq_length,
+        quantization=resolution.quantization,
+        cast=resolution.cast,
+        batch=batch,
+    )
+
+
+def _weigh(services: Services, resolution: Resolution, memory: Memory) -> dict[str, Any]:
+    """The memory's total, and each device held against it."""
+    need = Need(size_bytes=resolution.size_bytes, memory_bytes=memory.total_bytes)
     with services.database.read() as tx:
         views, rates = list_views(tx, resolution), get_rates(tx)
-    devices = [row for view in views for row in _devices(resolution, view, rates)]
-    fitting = [row["expected_seconds"] for row in devices if row["fits"]]
-    return {"devices": devices, "expected_seconds": min(fitting, default=None)}
-
-
-def _devices(resolution: Resolution, view: NodeView, rates: Rates) -> list[dict[str, Any]]:
-    needed = resolution.memory.total_bytes
-    need = Need(size_bytes=resolution.size_bytes, memory_bytes=needed)
-    expected = expect(need, view, rates)
-    return [
-        {
-            "node": view.name,
-            "state": view.state.value,
-            "device": device.name,
-            "budget_bytes": device.budget_bytes,
-            "free_bytes": device.free_bytes,
-            "fits": device.budget_bytes >= needed,
-            "fits_now": device.free_bytes >= needed,
-            "expected_seconds": round(expected.cost_seconds, 3),
-            "reason": expected.reason
-            if device.budget_bytes >= needed
-            else f"needs {format_size(needed)}, has {format_size(device.budget_bytes)}",
+        holding = {
+            (one.node, one.device)
+            for one in residents.list_live(tx)
+            if one.cache_key == resolution.cache_key
+            and one.state is ResidentState.WARM
+            and not one.drain_requested
         }
-        for device in view.devices
-    ]
+    fits = list_fits(need, views, rates, holding)
+    return {
+        "size_bytes": need.size_bytes,
+        "memory_bytes": memory.total_bytes,
+        "download_bytes": _count_download(need, fits),
+        "cached_on": [view.name for view in views if view.has_snapshot],
+        "devices": [_show(fit) for fit in fits],
+        "expected_seconds": next((_seconds(fit) for fit in fits if fit.best), None),
+    }
+
+
+def _count_download(need: Need, fits: Sequence[Fit]) -> int:
+    """Bytes that have to come from the Hub before the best device has the model."""
+    best = next((fit.missing_bytes for fit in fits if fit.best), None)
+    missing = (fit.missing_bytes for fit in fits)
+    return min(missing, default=need.size_bytes) if best is None else best
+
+
+def _show(fit: Fit) -> dict[str, Any]:
+    return {
+        "node": fit.node.name,
+        "state": fit.node.state.value,
+        "device": fit.device.name,
+        "budget_bytes": fit.device.budget_bytes,
+        "used_bytes": fit.device.used_bytes,
+        "free_bytes": fit.device.free_bytes,
+        "fits": fit.fits,
+        "fits_now": fit.fits_now,
+        "holds": fit.holds,
+        "best": fit.best,
+        "missing_bytes": fit.missing_bytes,
+        "expected_seconds": _seconds(fit),
+        "steps": [
+            {
+                "stage": step.stage.value,
+                "seconds": round(step.seconds, 3),
+                "measured": step.measured,
+            }
+            for step in fit.steps
+        ],
+        "reason": fit.reason,
+    }
+
+
+def _seconds(fit: Fit) -> float | None:
+    return None if fit.expected_seconds is None else round(fit.expected_seconds, 3)

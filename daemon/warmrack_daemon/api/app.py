@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from warmrack_daemon.api import health, jobs, pool, problems, receipts, tasks
+from warmrack_daemon.api import explanations, health, jobs, pool, problems, receipts, tasks
 from warmrack_daemon.gateway import Gateway
 from warmrack_daemon.services import Services, own_version
 from warmrack_daemon.waiters import Waiters
@@ -36,7 +36,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (jobs, receipts, pool, tasks):
+    for module in (jobs, receipts, explanations, pool, tasks):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)

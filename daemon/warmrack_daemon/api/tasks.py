@@ -1,4 +1,4 @@
-"""Direct tasks on warm models, streamed or whole; and what a request would become."""
+"""Direct tasks on warm models, streamed or whole."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +11,6 @@ from starlette.responses import StreamingResponse
 
 from warmrack_daemon.api.callers import HubToken, ServicesOf
 from warmrack_daemon.api.named_answers import NamedStream, name_result
-from warmrack_daemon.explaining import explain
 from warmrack_daemon.gateway import Gateway
 from warmrack_store.errors import Contradiction, HostLost, ModelCold, TaskNotFound, WarmrackError
 from warmrack_store.ledgers import nodes
@@ -127,9 +126,3 @@ async def _stream(relay: Any, answer: httpx.Response, resident: Resident) -> Asy
 
 def error_event(error: WarmrackError) -> bytes:
     return f"event: error\ndata: {json.dumps(error.to_record())}\n\n".encode()
-
-
-@router.post("/explain")
-def explain_request(body: LoadRequest, services: ServicesOf, token: HubToken) -> dict[str, Any]:
-    """What the request becomes and where it would fit; nothing is downloaded or stored."""
-    return explain(services, body, token)

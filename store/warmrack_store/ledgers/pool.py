@@ -9,11 +9,12 @@ from warmrack_store.database import Transaction
 from warmrack_store.ledgers import copies, nodes, rates, residents
 from warmrack_store.ledgers.nodes import Node
 from warmrack_store.placement import DeviceView, NodeView, Rates
+from warmrack_store.placement.views import Speed
 from warmrack_store.resolution import Resolution
 from warmrack_store.schema import jobs, resolutions
 from warmrack_store.states import TERMINAL, ResidentState
 
-HUB_RATE, DISK_RATE, HOST_SECONDS = "hub-bytes", "disk-bytes", "host-seconds"
+HUB_RATE, DISK_RATE, HOST_SECONDS = Speed.HUB.value, Speed.DISK.value, Speed.HOST.value
 
 
 def list_views(tx: Transaction, resolution: Resolution) -> Sequence[NodeView]:
@@ -99,4 +100,5 @@ def get_rates(tx: Transaction) -> Rates:
         disk_bytes_per_second=mean.get(DISK_RATE, known.disk_bytes_per_second),
         hub_bytes_per_second=mean.get(HUB_RATE, known.hub_bytes_per_second),
         host_seconds=mean.get(HOST_SECONDS, known.host_seconds),
+        measured=frozenset(speed for speed in Speed if speed.value in mean),
     )

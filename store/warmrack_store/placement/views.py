@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from warmrack_store.states import NodeState
 
@@ -48,6 +49,14 @@ class Need:
     """The nodes it may go to; empty is any."""
 
 
+class Speed(StrEnum):
+    """What the pool measures; the names under which the rates are kept."""
+
+    HUB = "hub-bytes"
+    DISK = "disk-bytes"
+    HOST = "host-seconds"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
     """Measured speeds; the defaults hold until there are measurements.
@@ -63,6 +72,26 @@ class Rates:
     evict_seconds: float = 2.0
     """A drain, and part of the reload that somebody else will wait for."""
     queued_job_seconds: float = 1.0
+    measured: frozenset[Speed] = frozenset()
+    """Those of these that were measured in this pool; the others are the defaults."""
+
+
+class Stage(StrEnum):
+    """What has to happen before the model is warm, in this order."""
+
+    FETCH = "fetch"
+    QUEUE = "queue"
+    EVICT = "evict"
+    LOAD = "load"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One stage, how long it is expected to take, and whether from a speed measured here."""
+
+    stage: Stage
+    seconds: float
+    measured: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
