@@ -117,24 +117,6 @@ RESOLUTION = {
 }
 
 
-def test_explain_shows_asked_served_memory_devices_and_trail_at_a_glance(
-    service: Service, warmrack: Warmrack
-) -> None:
-    service.on("POST", "/api/v1/explain", Reply(body=RESOLUTION))
-    out = warmrack("explain", "org/name").out
-    lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "asked org/name@main" in lines
-    assert "served org/name (as asked)" in lines
-    assert f"commit {COMMIT}" in lines
-    assert "files 1, 2.0 KiB" in lines
-    assert any(line.startswith("memory 2.0 MiB = weights 1.0 MiB") for line in lines)
-    assert "~ node-0 cpu:0 1.0 GiB 1.0 MiB 1.5 s on its disk, once others have gone" in lines
-    assert "✗ node-1 cpu:0 1.0 MiB 1.0 MiB needs 2.0 MiB, has 1.0 MiB" in lines
-    assert f"R3 main {COMMIT} the Hub's ref" in lines
-    assert "other/name lineage-mismatch 8B" in lines
-    assert "warning the branch moved today" in lines
-
-
 @pytest.mark.parametrize("command", [("explain",), ("load", "--dry-run")])
 def test_a_dry_run_is_an_explanation_and_submits_nothing(
     service: Service, warmrack: Warmrack, command: tuple[str, ...]

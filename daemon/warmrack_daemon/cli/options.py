@@ -1,6 +1,7 @@
 """The options that several commands share."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,7 @@ UnslothArgs = Annotated[
         help="from_pretrained's own arguments: load_in_4bit=True,use_exact_model_name=True."
     ),
 ]
+LockPath = Annotated[Path, typer.Option("--lock-file", help="The lock file.")]
 KeepAlive = Annotated[
     str | None, typer.Option(help="How long it stays warm when idle: 0, 10m or pinned.")
 ]
@@ -36,3 +38,39 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say each change of state on stderr.")
 ]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
+Trail = Annotated[bool, typer.Option("--trail", help="Show each rule's decision.")]
+
+
+def make_request(
+    revision: str | None,
+    mode: str,
+    precision: str,
+    quantize: str | None,
+    max_seq_length: int | None,
+    unsloth_args: str | None,
+) -> dict[str, Any]:
+    """The fields of a LoadRequest that these options say."""
+    given = {"revision": revision, "quantize": quantize, "max_seq_length": max_seq_length}
+    request = {"mode": mode, "precision": precision} | {
+        name: value for name, value in given.items() if value is not None
+    }
+    if unsloth_args is None:
+        return request
+    from warmrack.unsloth_args import merge_fields, parse_arguments
+
+    return merge_fields(request, parse_arguments(unsloth_args))
+
+
+def read_locked(model: str, request: dict[str, Any], lock_file: Path) -> dict[str, Any]:
+    """The fields of a LoadRequest that hold it to its entry in the lock file.
+
+    A file without such an entry is for the service to refuse, as is any other request that
+    requires a lock.
+    """
+    from warmrack.lockfile import read_lock
+    from warmrack_store.records import parse_record
+    from warmrack_store.requests import LoadRequest
+
+    asked = parse_record(LoadRequest, {**request, "model": model})
+    found = read_lock(lock_file).find(asked)
+    return {"lock": "require", "locked": found and found.model_dump(mode="json")}

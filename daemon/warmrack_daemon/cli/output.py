@@ -40,14 +40,31 @@ def print_line(text: str) -> None:
     write(clean(text) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Aligned columns of which nothing is cut; on a terminal, long texts are folded to fit."""
+def print_styled(text: str, style: str | None = None) -> None:
+    """One line, in its style where stdout is a terminal."""
+    if style is None or not sys.stdout.isatty():
+        print_line(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(soft_wrap=True).print(Text(clean(text), style))
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    styles: Sequence[str | None] | None = None,
+) -> None:
+    """Aligned columns of which nothing is cut; on a terminal, long texts are folded to fit, and
+    each row has its style."""
     head = [column.upper() for column in columns]
     lines = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
     widths = [max(len(line[index]) for line in [head, *lines]) for index in range(len(columns))]
     screen = shutil.get_terminal_size().columns
     if sys.stdout.isatty() and _fits(widths, screen):
-        _print_folded(head, lines, screen)
+        _print_folded(head, lines, screen, styles or [None] * len(lines))
         return
     for line in [head, *lines]:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -60,7 +77,12 @@ def _fits(widths: Sequence[int], screen: int) -> bool:
     return needed <= screen
 
 
-def _print_folded(head: Sequence[str], lines: Sequence[Sequence[str]], screen: int) -> None:
+def _print_folded(
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    screen: int,
+    styles: Sequence[str | None],
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,8 +90,8 @@ def _print_folded(head: Sequence[str], lines: Sequence[Sequence[str]], screen: i
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in head:
         table.add_column(name, overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
+    for line, style in zip(lines, styles, strict=True):
+        table.add_row(*(Text(cell) for cell in line), style=style)
     Console(width=screen).print(table)
 
 

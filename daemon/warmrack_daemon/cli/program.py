@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import typer
 
-from warmrack_daemon.cli import catalog, jobs, loads, pool, processes, receipts, tasks
+from warmrack_daemon.cli import (
+    catalog,
+    explanations,
+    jobs,
+    loads,
+    locks,
+    pool,
+    processes,
+    receipts,
+    tasks,
+)
 from warmrack_daemon.cli.doctor import command as doctor
 from warmrack_daemon.cli.failures import INTERRUPTED, exit_code, report, wants_json
 from warmrack_store.errors import BadRequest, Defect, WarmrackError
@@ -14,9 +24,11 @@ from warmrack_store.errors import BadRequest, Defect, WarmrackError
 _GROUPS = (
     processes.COMMANDS,
     loads.COMMANDS,
+    explanations.COMMANDS,
     tasks.COMMANDS,
     jobs.COMMANDS,
     receipts.COMMANDS,
+    locks.COMMANDS,
     pool.COMMANDS,
 )
 
