@@ -206,12 +206,28 @@ def test_a_lapsed_lease_puts_the_job_back_and_counts_no_attempt(store: Store) ->
 
 def test_a_holder_that_renews_in_time_keeps_its_jobs(store: Store) -> None:
     submit(store.database)
-    claimed(store.database, holder="h0")
+    submit(store.database, "org/other")
+    held = [claimed(store.database, holder="h0") for _ in range(2)]
     store.pass_time(LEASE_SECONDS - 5)
     with store.database.write() as tx:
-        claims.renew(tx, "h0", LEASE_SECONDS)
+        claims.renew(tx, held, LEASE_SECONDS)
     store.pass_time(10)
     assert requeue_all_lost(store.database) == []
+
+
+def test_a_claim_that_its_holder_no_longer_names_runs_out(store: Store) -> None:
+    for model in ("org/forgotten", "org/kept"):
+        submit(store.database, model)
+    forgotten, kept = [claimed(store.database, holder="h0") for _ in range(2)]
+    store.pass_time(LEASE_SECONDS - 5)
+    with store.database.write() as tx:
+        claims.renew(tx, [kept], LEASE_SECONDS)
+    store.pass_time(10)
+    assert requeue_all_lost(store.database) == [forgotten.job_id]
+    with store.database.write() as tx:
+        claims.renew(tx, [forgotten], LEASE_SECONDS)
+        claims.renew(tx, [], LEASE_SECONDS)
+    assert look(store.database, forgotten.job_id).lease_until is None
 
 
 def test_a_lease_renewed_between_the_look_and_the_requeue_stands(database: Database) -> None:
@@ -220,7 +236,7 @@ def test_a_lease_renewed_between_the_look_and_the_requeue_stands(database: Datab
     with database.read() as tx:
         lost = deadlines.list_expired_leases(tx)
     with database.write() as tx:
-        claims.renew(tx, held.holder, LEASE_SECONDS)
+        claims.renew(tx, [held], LEASE_SECONDS)
     with pytest.raises(LostClaim), database.write() as tx:
         deadlines.requeue_lost(tx, lost[0], max_load_deaths=_DEATHS)
     assert look(database, job.id).holder == held.holder

@@ -55,7 +55,7 @@ class Heart:
                     self._beat()
                     beaten_at = now
                 if now - renewed_at >= self._lease_seconds / 3:
-                    self._renew()
+                    self.renew()
                     renewed_at = now
                 self._hear()
                 if now - given_back_at >= heap.GIVE_BACK_SECONDS:
@@ -71,12 +71,13 @@ class Heart:
             if not nodes.heartbeat(tx, self._node, self._epoch):
                 log.error("Another agent has this node's name.", action="node-taken")
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Extend the leases of the work under way, and of nothing else."""
         active = self._activities.list()
         if not active:
             return
         with self._database.write() as tx:
-            claims.renew(tx, self._holder, self._lease_seconds)
+            claims.renew(tx, [activity.claim for activity in active], self._lease_seconds)
             for activity in active:
                 held = activity.lease
                 if held is not None and not leases.renew(tx, held, self._lease_seconds):

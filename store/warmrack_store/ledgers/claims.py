@@ -87,13 +87,14 @@ def get_held(tx: Transaction, claim: Claim) -> Job:
     return Job.from_row(row)
 
 
-def renew(tx: Transaction, holder: str, lease_seconds: float) -> None:
-    """Extend the leases of all claims of one holder."""
-    tx.execute(
-        jobs.update()
-        .where(jobs.c.holder == holder, jobs.c.state.not_in(TERMINAL))
-        .values(lease_until=tx.now + lease_seconds)
-    )
+def renew(tx: Transaction, claims: Sequence[Claim], lease_seconds: float) -> None:
+    """Extend the leases of these claims, where they still hold their jobs.
+
+    Never of all that a holder has in SQL: a claim that its holder no longer works on (its end
+    could not be stored, or the answer to its taking was lost) must run out.
+    """
+    held = sa.or_(sa.false(), *(_held(claim) for claim in claims))
+    tx.execute(jobs.update().where(held).values(lease_until=tx.now + lease_seconds))
 
 
 def list_claimed(tx: Transaction, holder: str) -> Sequence[Job]:
