@@ -1,15 +1,16 @@
 """The direct way to a warm model: find its host, wait for a cold one, relay the answer."""
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, urlsplit
 
-import httpx
 from fastapi.concurrency import run_in_threadpool
 
+from warmrack_daemon.host_link import Address, HostAnswer, HostLinks
 from warmrack_daemon.resolved import Resolved
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
@@ -24,23 +25,18 @@ from warmrack_store.resolution import Resolution
 from warmrack_store.states import JobKind, JobState, Priority
 from warmrack_store.submissions import Submission
 
-_IDLE_CONNECTIONS = 64
-_CONNECT_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
 _ROUTE_SECONDS = 2.0
 """How long a route is believed without a look at SQL. A host that drains says so itself, and one
 that is gone refuses the connection: both make the gateway look again at once."""
-_READ_SECONDS = 600.0
-"""The longest silence of a host between two tokens, a long prompt's prefill included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The way to one resident: `socket` on this machine, else over its node's ingress."""
+    """The way to one resident: its socket on this machine, else its node's ingress."""
 
     resident: Resident
-    socket: str | None
-    url: str
+    address: Address
     until: float
 
 
@@ -52,12 +48,11 @@ class Gateway:
         self._waiters = waiters
         self._resolved = Resolved(services)
         self._machine = machine_id()
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._links = HostLinks()
         self._routes: dict[str, Route] = {}
 
-    async def close(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
+    def close(self) -> None:
+        self._links.close()
 
     async def find_target(
         self, request: LoadRequest, task: str, token: str | None, patience_seconds: float
@@ -91,9 +86,9 @@ class Gateway:
         if known is not None and known.until > time.monotonic():
             return known
         found = await run_in_threadpool(self._look_up, cache_key)
-        if found is None:
-            self._routes.pop(cache_key, None)
-        else:
+        now = time.monotonic()
+        self._routes = {key: route for key, route in self._routes.items() if route.until > now}
+        if found is not None:
             self._routes[cache_key] = found
         return found
 
@@ -106,8 +101,10 @@ class Gateway:
         here = node.machine == self._machine
         return Route(
             resident=resident,
-            socket=resident.socket if here else None,
-            url="http://host" if here else f"{node.url}/hosts/{resident.id}",
+            address=Address(
+                socket=resident.socket if here else None,
+                url="http://host" if here else f"{node.url}/hosts/{resident.id}",
+            ),
             until=time.monotonic() + _ROUTE_SECONDS,
         )
 
@@ -140,44 +137,37 @@ class Gateway:
         with self._services.database.read() as tx:
             return get_job(tx, job_id)
 
-    @asynccontextmanager
     async def open(
         self, route: Route, task: str, payload: Mapping[str, Any], *, stream: bool
-    ) -> AsyncIterator[httpx.Response]:
-        """The host's answer, read piece by piece.
+    ) -> HostAnswer:
+        """The host's answer, to be closed by the caller.
 
         Raises HostLost where the host is not there; the route to it is forgotten then, and also
         where the host no longer takes work.
         """
-        client = self._pooled(route)
-        accept = "text/event-stream" if stream else "application/json"
-        request = client.build_request(
-            "POST", f"{route.url}/tasks/{task}", json=payload, headers={"accept": accept}
-        )
+        request = self._request(route, task, payload, stream=stream)
         try:
-            response = await client.send(request, stream=True)
-        except httpx.TransportError as error:
+            answer = await self._links.ask(route.address, request)
+        except OSError as error:
             self._routes.pop(route.resident.cache_key, None)
             model = route.resident.repository
             raise HostLost(f"the host of {model} does not answer") from error
-        if response.status_code >= 500:
+        if answer.status >= 500:
             self._routes.pop(route.resident.cache_key, None)
-        try:
-            yield response
-        finally:
-            await response.aclose()
+        return answer
 
-    def _pooled(self, route: Route) -> httpx.AsyncClient:
-        key = route.socket or route.resident.node
-        client = self._clients.get(key)
-        if client is None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS)
-            headers = {"X-Warmrack-Node-Token": self._services.vault.node_token}
-            client = httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=route.socket, limits=limits),
-                timeout=httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS),
-                headers=headers if route.socket is None else {},
-                trust_env=False,
-            )
-            self._clients[key] = client
-        return client
+    def _request(
+        self, route: Route, task: str, payload: Mapping[str, Any], *, stream: bool
+    ) -> bytes:
+        body = json.dumps(payload, separators=(",", ":")).encode()
+        place = urlsplit(route.address.url)
+        head = [
+            f"POST {place.path}/tasks/{quote(task)} HTTP/1.1",
+            f"host: {place.netloc}",
+            f"accept: {'text/event-stream' if stream else 'application/json'}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+        ]
+        if route.address.socket is None:
+            head.append(f"x-warmrack-node-token: {self._services.vault.node_token}")
+        return "\r\n".join((*head, "", "")).encode() + body

@@ -16,7 +16,7 @@ STREAM = (
 
 def pass_through(chunks: list[bytes], receipt_id: str | None = "rec_1") -> bytes:
     stream = NamedStream(receipt_id)
-    return b"".join(stream.feed(chunk) for chunk in chunks) + stream.rest()
+    return b"".join(stream.feed(chunk) for chunk in chunks)
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
@@ -37,11 +37,26 @@ def test_token_is_passed_on_at_once() -> None:
     assert NamedStream("rec_1").feed(token) == token
 
 
-def test_stream_that_breaks_off_keeps_its_bytes() -> None:
-    assert pass_through([STREAM[:-30]]) == STREAM[:-30].replace(
-        b'event: done\ndata: {"', b'event: done\ndata: {"receipt":"rec_1","'
-    )
-    assert pass_through([b"event: do"]) == b"event: do"
+def test_event_that_breaks_off_is_not_passed_on() -> None:
+    token = b'event: token\ndata: {"text":"a"}\n\n'
+    assert pass_through([token + b'event: done\ndata: {"text":']) == token
+    assert pass_through([token, b"event: do"]) == token
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=8), st.sampled_from([None, "rec_1"]))
+def test_stream_has_ended_with_its_whole_last_event(cuts: list[int], receipt: str | None) -> None:
+    stream = NamedStream(receipt)
+    for start, end in pairwise([0, *sorted(cuts), len(STREAM)]):
+        stream.feed(STREAM[start:end])
+        assert stream.ended == (end == len(STREAM))
+
+
+def test_error_ends_a_stream_and_a_long_result_does() -> None:
+    for last in (b'event: error\ndata: {"code":"x"}\n\n', STREAM[:-4] + b"x" * 9_000 + b'"}\n\n'):
+        stream = NamedStream("rec_1")
+        for start in range(0, len(last), 1_000):
+            stream.feed(last[start : start + 1_000])
+        assert stream.ended
 
 
 def test_result_names_its_receipt_first() -> None:

@@ -24,7 +24,7 @@ def create_app(services: Services) -> FastAPI:
         app.state.waiters.start()
         app.state.gateway = Gateway(services, app.state.waiters)
         yield
-        await app.state.gateway.close()
+        app.state.gateway.close()
         app.state.waiters.stop()
 
     app = FastAPI(

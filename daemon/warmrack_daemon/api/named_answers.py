@@ -4,6 +4,8 @@ import json
 
 _FINAL = b"event: done\ndata: {"
 """No other bytes of a stream look like this: inside JSON a line's end is written as `\\n`."""
+_TERMINAL = (b"\nevent: done\n", b"\nevent: error\n")
+_END = b"\n\n"
 
 
 def name_result(body: bytes, receipt_id: str | None) -> bytes:
@@ -14,29 +16,30 @@ def name_result(body: bytes, receipt_id: str | None) -> bytes:
 
 
 class NamedStream:
-    """Feeds a stream through; its final event gets the receipt as its first field.
+    """Feeds a stream's events through; the final one gets the receipt as its first field.
 
-    Bytes are held back only while they could be the beginning of that event.
+    An event is passed on when it is whole, so that what a broken stream is followed by is read
+    as an event of its own.
     """
 
     def __init__(self, receipt_id: str | None) -> None:
         self._field = _field(receipt_id) if receipt_id is not None else b""
-        self._held = b""
+        self._held = bytearray()
+        self.ended = False
+        """Whether a `done` or an `error` has gone through."""
 
     def feed(self, chunk: bytes) -> bytes:
-        text = self._held + chunk
-        before, found, after = text.partition(_FINAL)
-        if found:
-            self._held = b""
-            return before + found + self._field + after
-        held = next((n for n in range(len(_FINAL) - 1, 0, -1) if text.endswith(_FINAL[:n])), 0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-    def rest(self) -> bytes:
-        """What is still held when the stream ends."""
-        held, self._held = self._held, b""
-        return held
+        """The events that are whole with this chunk."""
+        looked_at = max(0, len(self._held) - 1)
+        self._held += chunk
+        end = self._held.rfind(_END, looked_at) + len(_END)
+        if end < len(_END):
+            return b""
+        events = bytes(self._held[:end])
+        del self._held[:end]
+        self.ended = self.ended or any(mark in b"\n" + events for mark in _TERMINAL)
+        before, found, after = events.partition(_FINAL)
+        return before + found + self._field + after if found else events
 
 
 def _field(receipt_id: str) -> bytes:

@@ -4,14 +4,16 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import httpx
+import structlog
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import Field
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from warmrack_daemon.api.callers import HubToken, ServicesOf
 from warmrack_daemon.api.named_answers import NamedStream, name_result
 from warmrack_daemon.gateway import Gateway
+from warmrack_daemon.host_link import HostAnswer
 from warmrack_store.errors import Contradiction, HostLost, ModelCold, TaskNotFound, WarmrackError
 from warmrack_store.ledgers import nodes
 from warmrack_store.ledgers.residents import Resident
@@ -20,7 +22,7 @@ from warmrack_store.requests import LoadRequest
 
 router = APIRouter(tags=["tasks"])
 _EVENT_STREAM = "text/event-stream"
-_TERMINAL_EVENTS = (b"event: done", b"event: error")
+log = structlog.get_logger()
 
 
 class TaskCall(Record):
@@ -67,34 +69,31 @@ async def call_task(
     load_request, stream = call.load_request(), _EVENT_STREAM in accept
     for attempt in (1, 2):
         route = await gateway.find_target(load_request, task, token, patience)
-        relay = gateway.open(route, task, call.payload, stream=stream)
         try:
-            answer = await relay.__aenter__()
+            answer = await gateway.open(route, task, call.payload, stream=stream)
         except HostLost:
             if attempt == 2:
                 raise
             continue
-        if answer.status_code != ModelCold.status or attempt == 2:
+        if answer.status != ModelCold.status or attempt == 2:
             break
-        await relay.__aexit__(None, None, None)  # it drains: another one may be warm, or loads
-    return await _answer(relay, answer, route.resident)
-
-
-async def _answer(relay: Any, answer: httpx.Response, resident: Resident) -> Response:
-    headers = _headers(resident)
+        answer.close()  # it drains: another one may be warm, or loads
     if answer.headers.get("content-type", "").startswith(_EVENT_STREAM):
-        body = _stream(relay, answer, resident)
-        return StreamingResponse(body, answer.status_code, headers, media_type=_EVENT_STREAM)
+        return RelayedStream(answer, route.resident)
+    return await _read_whole(answer, route.resident)
+
+
+async def _read_whole(answer: HostAnswer, resident: Resident) -> Response:
     try:
-        content = await answer.aread()
-    except httpx.TransportError as error:
+        content = await answer.read()
+    except OSError as error:
         raise HostLost(f"the host of {resident.repository} ended in the middle") from error
     finally:
-        await relay.__aexit__(None, None, None)
+        answer.close()
     kind = answer.headers.get("content-type", "application/json")
-    if answer.is_success:
+    if answer.status < 300:
         content = name_result(content, resident.receipt_id)
-    return Response(content, answer.status_code, headers, media_type=kind)
+    return Response(content, answer.status, _headers(resident), media_type=kind)
 
 
 def _headers(resident: Resident) -> dict[str, str]:
@@ -105,21 +104,41 @@ def _headers(resident: Resident) -> dict[str, str]:
     }
 
 
-async def _stream(relay: Any, answer: httpx.Response, resident: Resident) -> AsyncIterator[bytes]:
-    """The host's events as they come; an end without a terminal event becomes an error event."""
-    tail, named = b"", NamedStream(resident.receipt_id)
+class RelayedStream(StreamingResponse):
+    """The host's events as they come; its answer is closed however this one ends.
+
+    Not by the body's own generator, which never runs where the client leaves before the first
+    byte.
+    """
+
+    def __init__(self, answer: HostAnswer, resident: Resident) -> None:
+        super().__init__(
+            _relay(answer, resident), answer.status, _headers(resident), media_type=_EVENT_STREAM
+        )
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
+
+
+async def _relay(answer: HostAnswer, resident: Resident) -> AsyncIterator[bytes]:
+    """Whole events; an end without a terminal one becomes an error event."""
+    named = NamedStream(resident.receipt_id)
     try:
-        async for chunk in answer.aiter_raw():
-            tail = (tail + chunk)[-4096:] if b"event:" not in chunk else chunk
-            if passed := named.feed(chunk):
-                yield passed
-        if held := named.rest():
-            yield held
-    except httpx.TransportError:
-        tail = b""
-    finally:
-        await relay.__aexit__(None, None, None)
-    if not any(mark in tail for mark in _TERMINAL_EVENTS):
+        async for piece in answer.pieces():
+            if events := named.feed(piece):
+                yield events
+    except OSError as error:
+        log.warning(
+            "A host's answer broke off.",
+            action="answer-broken",
+            resident=resident.id,
+            error=repr(error),
+        )
+    if not named.ended:
         lost = HostLost(f"the host of {resident.repository} ended in the middle of the answer")
         yield error_event(lost)
 
