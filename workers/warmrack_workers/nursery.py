@@ -7,6 +7,7 @@ run once. It ends with its stdin. host-design.md says what makes a fork of it sa
 """
 
 import gc
+import importlib
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from warmrack_store.errors import WarmrackError
+from warmrack_workers.backends import get_entry
+from warmrack_workers.host_spec import read_spec
 from warmrack_workers.processes import get_identity
 
 ONE_THREAD = {
@@ -30,6 +33,8 @@ ONE_THREAD = {
 """The environment it must be started with: with two threads a forked child hung every time."""
 
 _SETTLE_SECONDS = 10.0
+_CUDA_CONTROL = Path("/dev/nvidiactl")
+"""There where a driver is loaded."""
 
 
 def main() -> None:
@@ -124,12 +129,28 @@ def _wait_alone() -> None:
 def _serve(line: bytes) -> dict[str, object]:
     try:
         spec_path = Path(json.loads(line)["fork"])
+        _import_library(read_spec(spec_path).backend)
         _wait_alone()
         identity = get_identity(_fork(spec_path))
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, WarmrackError) as error:
         logging.exception("a fork failed", extra={"action": "fork-failed"})
         return {"error": str(error)}
     return {"pid": identity.pid, "start_time": identity.start_time}
+
+
+def _import_library(backend: str) -> None:
+    """Once here instead of in every host: bitsandbytes takes 4.5 s. Not where there is CUDA, which
+    it asks about its devices as it is imported."""
+    library = get_entry(backend).library
+    if library is None or library in sys.modules or _CUDA_CONTROL.exists():
+        return
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        logging.info("%s is not installed here", library, extra={"action": "library-missing"})
+        return
+    gc.collect()
+    gc.freeze()
 
 
 def _fork(spec_path: Path) -> int:
@@ -162,8 +183,6 @@ def detach(spec_path: Path) -> None:
     would get no end-of-file from a dead nursery while a host of it lives."""
     import numpy
     import torch
-
-    from warmrack_workers.host_spec import read_spec
 
     log_path = read_spec(spec_path).log_path
     null = os.open(os.devnull, os.O_RDONLY)

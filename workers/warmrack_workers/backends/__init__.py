@@ -39,6 +39,8 @@ class BackendEntry:
     """`module:class`, imported in the host only."""
     forkable: bool
     """False: the host is started as a fresh process, not forked from the nursery."""
+    library: str | None = None
+    """What the nursery imports before it first forks such a host, where that is safe."""
 
 
 BACKENDS: dict[str, BackendEntry] = {
@@ -47,7 +49,12 @@ BACKENDS: dict[str, BackendEntry] = {
         BackendEntry(
             name="exact", target="warmrack_workers.backends.exact:ExactBackend", forkable=True
         ),
-        BackendEntry(name="bnb", target="warmrack_workers.backends.bnb:BnbBackend", forkable=True),
+        BackendEntry(
+            name="bnb",
+            target="warmrack_workers.backends.bnb:BnbBackend",
+            forkable=True,
+            library="bitsandbytes",
+        ),
     )
 }
 
