@@ -22,6 +22,7 @@ class Owed:
 
 def owe(tx: Transaction, *, job_id: str, kind: str, address: str) -> None:
     """Promise an answer for a job; promising it twice owes it once."""
+    tx.serialize(f"owe:{kind}:{address}")
     mine = sa.and_(outbox.c.kind == kind, outbox.c.address == address)
     if tx.find(sa.select(outbox.c.id).where(mine)) is None:
         tx.execute(

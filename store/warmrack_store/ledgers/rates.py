@@ -11,6 +11,7 @@ _WEIGHT = 0.3
 
 def record_rate(tx: Transaction, node: str, what: str, value: float) -> None:
     """Fold one measurement (bytes or seconds, by `what`) into the node's moving average."""
+    tx.serialize(f"rate:{node}:{what}")
     key = sa.and_(rates.c.node == node, rates.c.what == what)
     row = tx.find(sa.select(rates.c.value).where(key))
     if row is None:
