@@ -136,7 +136,10 @@ class Reconciler:
     def _ring(self) -> None:
         with self._services.database.write() as tx:
             waiting = deadlines.take_unrung(tx, grace_seconds=_RING_GRACE_SECONDS)
+            listening = nodes.list_listening(tx)
         for node in waiting:
+            if not listening or node not in (None, *listening):
+                continue  # bells that nobody takes would pile up; who comes looks for work first
             self._note("rung", node=node)
             self._services.doorbell.ring(node)
 

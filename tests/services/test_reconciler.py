@@ -210,6 +210,7 @@ def test_what_a_gone_node_had_is_written_off_and_its_jobs_are_placed_again(
 def test_waiting_work_is_rung_once_a_grace_by_queue(
     store: Store, reconciler: Reconciler, queues: "redis.Redis[bytes]"
 ) -> None:
+    epoch = register(store.database, "n7")
     hand_to(store.database, "n7", model="org/a")
     for number in range(3):
         submit(store.database, f"org/m{number}")
@@ -217,10 +218,27 @@ def test_waiting_work_is_rung_once_a_grace_by_queue(
     assert queues.llen(RESOLVE_QUEUE) == 0, "a submit has rung a moment ago"
     for round_ in (1, 2):
         store.pass_time(_GRACE_SECONDS + 0.5)
+        with store.database.write() as tx:
+            assert nodes.heartbeat(tx, "n7", epoch)
         reconciler.reconcile()
         reconciler.reconcile()
         assert queues.llen(RESOLVE_QUEUE) == round_
         assert queues.llen(node_queue("n7")) == round_
+
+
+def test_nobody_is_rung_where_nobody_listens(
+    store: Store, reconciler: Reconciler, queues: "redis.Redis[bytes]"
+) -> None:
+    hand_to(store.database, "n7", model="org/a")
+    submit(store.database, "org/b")
+    for state in (NodeState.STOPPED, NodeState.READY):
+        store.pass_time(_GRACE_SECONDS + 0.5)
+        register(store.database, "n8")
+        with store.database.write() as tx:
+            nodes.set_state(tx, "n8", state)
+        reconciler.reconcile()
+        assert queues.llen(RESOLVE_QUEUE) == (state is NodeState.READY)
+        assert queues.llen(node_queue("n7")) == 0
 
 
 def test_no_queue_is_rung_for_work_that_is_held_joined_over_or_not_due(

@@ -84,6 +84,12 @@ def list_nodes(tx: Transaction) -> Sequence[Node]:
     return [Node.from_row(row) for row in tx.list(sa.select(nodes).order_by(nodes.c.name))]
 
 
+def list_listening(tx: Transaction) -> frozenset[str]:
+    """The names of the nodes that take bells."""
+    there = nodes.c.state.in_((NodeState.READY, NodeState.DRAINING))
+    return frozenset(row["name"] for row in tx.list(sa.select(nodes.c.name).where(there)))
+
+
 def list_silent(tx: Transaction, *, state: NodeState, seconds: float) -> Sequence[Node]:
     """Nodes in a state that have not been heard for some time."""
     silent = sa.and_(nodes.c.state == state, nodes.c.heartbeat_at < tx.now - seconds)
