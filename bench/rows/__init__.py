@@ -1,6 +1,13 @@
 """The table of rows: one file each, and one line here."""
 
-from bench.rows import g05_once, g06_warm_up, g07_first_token, g15_memory, g19_audit
+from bench.rows import (
+    g05_once,
+    g06_warm_up,
+    g07_first_token,
+    g15_memory,
+    g19_audit,
+    g20_memory_estimate,
+)
 
 ROWS = (
     g05_once.ROW,
@@ -8,4 +15,5 @@ ROWS = (
     g07_first_token.ROW,
     g15_memory.ROW,
     g19_audit.ROW,
+    g20_memory_estimate.ROW,
 )

@@ -106,6 +106,23 @@ def get_class(name: str) -> Any:
     return getattr(transformers, FAMILIES[name].model)
 
 
+_QUANTIZATIONS: dict[str, dict[str, Any]] = {
+    "nf4": {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": torch.bfloat16,
+    },
+    "int8": {"load_in_8bit": True},
+}
+QUANTIZATIONS = tuple(_QUANTIZATIONS)
+
+
+def make_quantization(method: str) -> Any:
+    """bitsandbytes' own settings for a load that quantizes."""
+    return transformers.BitsAndBytesConfig(**_QUANTIZATIONS[method])
+
+
 def make_config(name: str, scale: Scale = TINY, **sizes: Any) -> Any:
     """The family's config; `sizes` win over the scale and the family's own."""
     family, common = FAMILIES[name], scale.decoder

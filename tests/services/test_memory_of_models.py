@@ -5,22 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
-from tests.hub.families import FAMILIES, get_class, read_saved, save_family
+from tests.hub.families import (
+    FAMILIES,
+    QUANTIZATIONS,
+    get_class,
+    make_quantization,
+    read_saved,
+    save_family,
+)
 from tests.hub.held import read_cache_bytes, read_held
 from warmrack_store.resolution import Memory, Quantization, QuantizationSource
 from warmrack_store.resolver.memory import estimate_memory
 
-CONFIGS: dict[str, dict[str, Any]] = {
-    "nf4": {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": torch.bfloat16,
-    },
-    "int8": {"load_in_8bit": True},
-}
 GENERATING = sorted(
     name
     for name, family in FAMILIES.items()
@@ -43,10 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def load(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16, method: str = "") -> Any:
-    settings = CONFIGS.get(method)
-    quantizing = (
-        {"quantization_config": transformers.BitsAndBytesConfig(**settings)} if settings else {}
-    )
+    quantizing = {"quantization_config": make_quantization(method)} if method else {}
     return get_class(name).from_pretrained(folder, dtype=dtype, **quantizing).eval()
 
 
@@ -73,7 +67,7 @@ def test_cast_weights_are_estimated_to_the_byte(name: str, saved: Any) -> None:
     assert estimate(folder, cast="fp32").weights_bytes == held.weights_bytes
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", QUANTIZATIONS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_quantized_weights_and_their_state_are_estimated_to_the_byte(
     name: str, method: str, saved: Any
@@ -84,7 +78,7 @@ def test_quantized_weights_and_their_state_are_estimated_to_the_byte(
     assert memory.quantization_state_bytes == held.state_bytes
 
 
-@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("method", QUANTIZATIONS)
 def test_a_forward_pass_leaves_no_quantized_copy_behind(method: str, saved: Any) -> None:
     model = load("llama", saved("llama"), method=method)
     before = read_held(model)
