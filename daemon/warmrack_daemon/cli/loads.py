@@ -1,6 +1,5 @@
 """The commands that ask for a model: load, prefetch."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,36 +7,27 @@ import typer
 from warmrack_daemon.cli import options
 from warmrack_daemon.cli.explanations import show_explanation
 from warmrack_daemon.cli.output import print_line, print_record
+from warmrack_daemon.cli.requested import Requested, requested
 from warmrack_daemon.cli.session import open_client, wait_for
 
 if TYPE_CHECKING:
     from warmrack import Client, Job
 
 
+@requested
 def load(
     model: options.Model,
-    revision: options.Revision = None,
-    mode: options.ModeName = "exact",
-    precision: options.PrecisionName = "checkpoint",
-    quantize: options.QuantizeName = None,
-    max_seq_length: options.MaxSeqLength = None,
+    request: Requested,
     keep_alive: options.KeepAlive = None,
     priority: options.PriorityName = "normal",
     node: Annotated[str | None, typer.Option(help="The node that shall load it.")] = None,
     timeout: options.Timeout = None,
-    unsloth_args: options.UnslothArgs = None,
-    locked: options.Locked = False,
-    lock_file: options.LockPath = Path("models.lock"),
     dry_run: options.DryRun = False,
     no_wait: options.NoWait = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Load a model onto a device of the pool and keep it warm."""
-    request = options.make_request(
-        revision, mode, precision, quantize, max_seq_length, unsloth_args
-    )
-    request |= options.read_locked(model, request, lock_file) if locked else {}
     fields = _job(priority, timeout) | _given(
         keep_alive=keep_alive, nodes=None if node is None else [node]
     )
@@ -45,37 +35,30 @@ def load(
         if dry_run:
             show_explanation(client, model, request, as_json=json)
             return
-        job = client.load(model, **request, **fields)
+        job = client.load(model, **request.fields, **fields)
         _finish(client, job, no_wait=no_wait, as_json=json, verbose=verbose)
 
 
+@requested
 def prefetch(
     model: options.Model,
-    revision: options.Revision = None,
-    mode: options.ModeName = "exact",
-    precision: options.PrecisionName = "checkpoint",
-    quantize: options.QuantizeName = None,
+    request: Requested,
     tier: Annotated[str, typer.Option(help="Where it ends: disk or ram.")] = "disk",
     nodes: Annotated[str | None, typer.Option(help="all, a number, or names: a,b.")] = None,
     priority: options.PriorityName = "normal",
     timeout: options.Timeout = None,
-    unsloth_args: options.UnslothArgs = None,
-    locked: options.Locked = False,
-    lock_file: options.LockPath = Path("models.lock"),
     dry_run: options.DryRun = False,
     no_wait: options.NoWait = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Bring a model's files into the cache without loading them."""
-    request = options.make_request(revision, mode, precision, quantize, None, unsloth_args)
-    request |= options.read_locked(model, request, lock_file) if locked else {}
     fields = _job(priority, timeout) | _given(tier=tier, nodes=nodes)
     with open_client() as client:
         if dry_run:
             show_explanation(client, model, request, as_json=json)
             return
-        job = client.prefetch(model, **request, **fields)
+        job = client.prefetch(model, **request.fields, **fields)
         _finish(client, job, no_wait=no_wait, as_json=json, verbose=verbose)
 
 

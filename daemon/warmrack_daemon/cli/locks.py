@@ -8,6 +8,7 @@ import typer
 
 from warmrack_daemon.cli import options
 from warmrack_daemon.cli.output import print_json, print_line, say
+from warmrack_daemon.cli.requested import Requested, requested
 from warmrack_daemon.cli.session import open_client
 from warmrack_store.errors import BadRequest, Integrity, OfflineMiss, Refusal
 
@@ -22,7 +23,9 @@ _CHANGED = 1
 """The exit code of a diff that found something, as of diff(1)."""
 
 
+@requested
 def lock(
+    request: Requested,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -30,12 +33,6 @@ def lock(
             metavar="[MODEL]...|diff|verify",
         ),
     ] = None,
-    revision: options.Revision = None,
-    mode: options.ModeName = "exact",
-    precision: options.PrecisionName = "checkpoint",
-    quantize: options.QuantizeName = None,
-    max_seq_length: options.MaxSeqLength = None,
-    file: options.LockPath = Path("models.lock"),
     offline: Annotated[
         bool, typer.Option("--offline", help="With verify: check the files in the local cache.")
     ] = False,
@@ -48,22 +45,13 @@ def lock(
     if named[:1] and named[0] in _ACTIONS:
         if len(named) > 1:
             raise BadRequest(f"lock {named[0]} takes no models", hint="It looks at the whole file.")
-        found = read_lock(file)
+        found = read_lock(request.lock_file)
         if named[0] == "diff":
             _diff(found, as_json=json)
         else:
             _verify(found, offline=offline, as_json=json)
         return
-    fields = {"mode": mode, "precision": precision} | {
-        name: value
-        for name, value in (
-            ("revision", revision),
-            ("quantize", quantize),
-            ("max_seq_length", max_seq_length),
-        )
-        if value is not None
-    }
-    _write(file, named, fields, as_json=json)
+    _write(request.lock_file, named, request.fields, as_json=json)
 
 
 COMMANDS = (lock,)

@@ -1,7 +1,7 @@
 """The options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -39,38 +39,3 @@ Verbose = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="ID")]
 Trail = Annotated[bool, typer.Option("--trail", help="Show each rule's decision.")]
-
-
-def make_request(
-    revision: str | None,
-    mode: str,
-    precision: str,
-    quantize: str | None,
-    max_seq_length: int | None,
-    unsloth_args: str | None,
-) -> dict[str, Any]:
-    """The fields of a LoadRequest that these options say."""
-    given = {"revision": revision, "quantize": quantize, "max_seq_length": max_seq_length}
-    request = {"mode": mode, "precision": precision} | {
-        name: value for name, value in given.items() if value is not None
-    }
-    if unsloth_args is None:
-        return request
-    from warmrack.unsloth_args import merge_fields, parse_arguments
-
-    return merge_fields(request, parse_arguments(unsloth_args))
-
-
-def read_locked(model: str, request: dict[str, Any], lock_file: Path) -> dict[str, Any]:
-    """The fields of a LoadRequest that hold it to its entry in the lock file.
-
-    A file without such an entry is for the service to refuse, as is any other request that
-    requires a lock.
-    """
-    from warmrack.lockfile import read_lock
-    from warmrack_store.records import parse_record
-    from warmrack_store.requests import LoadRequest
-
-    asked = parse_record(LoadRequest, {**request, "model": model})
-    found = read_lock(lock_file).find(asked)
-    return {"lock": "require", "locked": found and found.model_dump(mode="json")}

@@ -1,0 +1,115 @@
+"""The options that say what is asked for, the same for every command that asks for a model."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from warmrack_daemon.cli import options
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A request as a command line says it."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    """LoadRequest's fields, all but the model."""
+    mode: str
+    unsloth_args: str | None
+    lock_file: Path
+
+
+def _options(
+    revision: options.Revision = None,
+    mode: options.ModeName = "exact",
+    precision: options.PrecisionName = "checkpoint",
+    quantize: options.QuantizeName = None,
+    publishers: Annotated[
+        str | None,
+        typer.Option(help="Who may supply a stand-in: a,b or *; default the model's own."),
+    ] = None,
+    max_seq_length: options.MaxSeqLength = None,
+    network: Annotated[
+        str, typer.Option(help="online, cached_first (asks what is not known) or offline.")
+    ] = "online",
+    unsloth_args: options.UnslothArgs = None,
+    locked: options.Locked = False,
+    lock_file: options.LockPath = Path("models.lock"),
+) -> None:
+    """Never called: its signature is the table of the options."""
+
+
+_TABLE = inspect.signature(_options).parameters
+_HINTS = get_type_hints(_options, include_extras=True)
+
+
+def requested(command: Command) -> Command:
+    """`command(model, request, ...)` with the request's options in the place of `request`."""
+    shown = inspect.signature(command)
+    hints = get_type_hints(command, include_extras=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        asked = {name: given.pop(name) for name in _TABLE}
+        command(request=_read(given.get("model"), asked), **given)
+
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in shown.parameters.items():
+        parameters += _TABLE.values() if name == "request" else [parameter]
+    run.__dict__["__signature__"] = shown.replace(parameters=_keyword_only(parameters))
+    run.__annotations__ = {**hints, **_HINTS, "return": None}
+    del run.__annotations__["request"], run.__wrapped__
+    return run  # type: ignore[return-value]  # the same command, as Typer shall see it
+
+
+def _keyword_only(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    return [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+
+
+def _read(model: str | None, asked: dict[str, Any]) -> Requested:
+    fields = _make_fields(asked)
+    if asked["locked"] and model is not None:
+        fields |= _read_locked(model, fields, asked["lock_file"])
+    return Requested(
+        fields=fields,
+        mode=asked["mode"],
+        unsloth_args=asked["unsloth_args"],
+        lock_file=asked["lock_file"],
+    )
+
+
+def _make_fields(asked: dict[str, Any]) -> dict[str, Any]:
+    """What the options say; a default that the service has too is left out where it may be."""
+    fields = {"mode": asked["mode"], "precision": asked["precision"]}
+    optional = ("revision", "quantize", "max_seq_length")
+    fields |= {name: asked[name] for name in optional if asked[name] is not None}
+    if asked["publishers"] is not None:
+        fields["publishers"] = tuple(asked["publishers"].split(","))
+    if asked["network"] != "online":
+        fields["network"] = asked["network"]
+    if asked["unsloth_args"] is None:
+        return fields
+    from warmrack.unsloth_args import merge_fields, parse_arguments
+
+    return merge_fields(fields, parse_arguments(asked["unsloth_args"]))
+
+
+def _read_locked(model: str, fields: dict[str, Any], lock_file: Path) -> dict[str, Any]:
+    """The fields that hold a request to its entry in the lock file.
+
+    A file without such an entry is for the service to refuse, as is any other request that
+    requires a lock.
+    """
+    from warmrack.lockfile import read_lock
+    from warmrack_store.records import parse_record
+    from warmrack_store.requests import LoadRequest
+
+    asked = parse_record(LoadRequest, {**fields, "model": model})
+    found = read_lock(lock_file).find(asked)
+    return {"lock": "require", "locked": found and found.model_dump(mode="json")}
