@@ -1,15 +1,14 @@
 """The residency loop, turned by hand: events in, effects and answers out; no host, no thread."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from tests.services.stores import Store, make_sqlite_template, sqlite_store
+from tests.services.stores import make_sqlite_template, sqlite_store
+from tests.unit.residency_rig import BUDGET_BYTES, Rig, make_order, make_status
 from warmrack_store.errors import (
     HostLost,
     Integrity,
@@ -19,90 +18,12 @@ from warmrack_store.errors import (
     WontFit,
 )
 from warmrack_store.ledgers import residents
-from warmrack_store.ledgers.residents import Resident
-from warmrack_store.receipts import Receipt
-from warmrack_store.resolution import Memory, Resolution, Substitution
 from warmrack_store.schema import residents as rows
 from warmrack_store.states import ResidentState
-from warmrack_workers.decide import Seat
-from warmrack_workers.host_status import ErrorRecord, HostStatus
-from warmrack_workers.orders import (
-    Ended,
-    Event,
-    Launched,
-    Nudge,
-    Order,
-    Seen,
-    Wanted,
-    Warmed,
-    Withdrawn,
-)
+from warmrack_workers.host_status import ErrorRecord
+from warmrack_workers.orders import Ended, Launched, Nudge, Seen, Withdrawn
 from warmrack_workers.processes import ProcessIdentity
 from warmrack_workers.residency import Residency
-
-BUDGET_BYTES = 100
-
-
-@dataclass(kw_only=True)
-class RecordingEffects:
-    """Does nothing but remember what it was told."""
-
-    started: list[tuple[Seat, Order]] = field(default_factory=list)
-    drained: list[str] = field(default_factory=list)
-    killed: list[str] = field(default_factory=list)
-
-    def socket_of(self, seat_id: str) -> str:
-        return f"/run/{seat_id}.sock"
-
-    def start(self, seat: Seat, order: Order) -> None:
-        self.started.append((seat, order))
-
-    def drain(self, seat_id: str) -> None:
-        self.drained.append(seat_id)
-
-    def kill(self, seat_id: str) -> None:
-        self.killed.append(seat_id)
-
-
-class Rig:
-    """One node with one device, its loop turned by the test."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.effects = RecordingEffects()
-        self.loop = Residency(
-            database=store.database, node="n0", epoch=1, budgets={"cpu:0": BUDGET_BYTES}
-        )
-        self.loop._effects = self.effects
-
-    def turn(self, *events: Event) -> None:
-        self.loop._step(list(events))
-
-    def want(self, job_id: str, order: Order) -> "Future[Warmed]":
-        answer: Future[Warmed] = Future()
-        self.turn(Wanted(order=replace(order, job_id=job_id), answer=answer))
-        return answer
-
-    def say(self, seat_id: str, state: ResidentState, **fields: Any) -> None:
-        self.turn(Seen(seat_id=seat_id, status=make_status(seat_id, state, **fields)))
-
-    def warm(self, job_id: str, order: Order) -> tuple[str, Warmed]:
-        """Load a model for a job; gives its seat and the answer."""
-        answer = self.want(job_id, order)
-        seat_id = self.effects.started[-1][0].id
-        self.say(seat_id, ResidentState.WARM)
-        return seat_id, answer.result(timeout=0)
-
-    def row(self, seat_id: str) -> Resident:
-        with self.store.database.read() as tx:
-            found = residents.find_resident(tx, seat_id)
-        assert found is not None
-        return found
-
-    def drain_marked(self, seat_id: str) -> None:
-        with self.store.database.write() as tx:
-            residents.request_drain(tx, seat_id)
-        self.turn(Nudge())
 
 
 @pytest.fixture(scope="module")
@@ -114,71 +35,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rig(template: Path, tmp_path: Path) -> Iterator[Rig]:
     with sqlite_store(tmp_path, template) as store:
         yield Rig(store)
-
-
-def make_order(name: str = "org/a", size_bytes: int = 60, **fields: Any) -> Order:
-    resolution = Resolution(
-        request_digest="d",
-        asked=name,
-        ref_asked=None,
-        repository=name,
-        commit="0" * 40,
-        private=False,
-        gated=False,
-        substitution=Substitution.NONE,
-        files=(),
-        weights=(),
-        architecture=None,
-        model_type=None,
-        parameters=1,
-        stored_dtypes={},
-        precision="fp32",
-        tokenizer_files=(),
-        memory=Memory(weights_bytes=size_bytes, cache_bytes=0, context_tokens=1, workspace_bytes=0),
-        generates=True,
-        trail=(),
-        catalog_version="1",
-    )
-    usual: dict[str, Any] = {"keep_alive_seconds": 600.0, "pinned": False, "rank": 1}
-    return Order(
-        job_id="job",
-        resolution_id=f"res_{name}",
-        resolution=resolution,
-        store="store",
-        **(usual | fields),
-    )
-
-
-def make_status(seat_id: str, state: ResidentState, **fields: Any) -> HostStatus:
-    receipt = Receipt.model_validate(
-        {
-            "level": "loaded",
-            "asked": "org/a",
-            "served": {"repository": "org/a", "commit": "0" * 40, "precision": "fp32"},
-            "checks": {},
-            "files": [],
-            "tensor_root": "root",
-            "identical": True,
-        }
-    )
-    usual: dict[str, Any] = {
-        "resident_id": seat_id,
-        "epoch": 1,
-        "state": state,
-        "pid": 4242,
-        "start_time": 7,
-        "model": "org/a",
-        "repository": "org/a",
-        "commit": "0" * 40,
-        "device": "cpu:0",
-        "in_flight": 0,
-        "idle_seconds": 0.0,
-        "bytes": 60,
-        "error": None,
-        "receipt": receipt if state is ResidentState.WARM else None,
-        "timings": {"ready_seconds": 1.5},
-    }
-    return HostStatus(**(usual | fields))
 
 
 def test_a_want_starts_a_host_and_is_answered_when_it_is_warm(rig: Rig) -> None:
@@ -372,9 +228,10 @@ def test_an_adopted_host_keeps_its_receipt_and_serves_the_next_want(rig: Rig) ->
     later = Residency(
         database=rig.store.database, node="n0", epoch=2, budgets={"cpu:0": BUDGET_BYTES}
     )
-    [seat] = [place.seat for place in rig.loop._places.values()]
+    [seat] = rig.loop.list_seats()
     starting = replace(seat, state=ResidentState.STARTING)
-    later.start(rig.effects, {seat_id: (starting, first.resolution_id, first.socket)})
+    later.adopt(rig.effects, {seat_id: (starting, first.resolution_id, first.socket)})
+    later.start()
     try:
         later.post(Seen(seat_id=seat_id, status=make_status(seat_id, ResidentState.WARM)))
         warmed = later.want(replace(make_order(), job_id="job2")).result(timeout=20)

@@ -41,6 +41,7 @@ from warmrack_workers.effects import HostEffects
 from warmrack_workers.heart import Heart
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.ingress import Ingress
+from warmrack_workers.loads import Loads
 from warmrack_workers.node_server import SEAT, NodeServer
 from warmrack_workers.orders import Nudge
 from warmrack_workers.pipeline import Parts, Pipeline
@@ -99,6 +100,7 @@ class Agent:
         self._effects = HostEffects(
             database=self._database,
             nursery=self._nursery,
+            cache_dir=settings.cache_dir,
             runtime_dir=self._runtime_dir,
             epoch=self._epoch,
             threads=settings.threads,
@@ -119,7 +121,8 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._nursery.start()
-        self._residency.start(self._effects, self._adopt())
+        self._residency.adopt(self._effects, self._adopt())
+        self._residency.start()
         self._heart.start()
         threading.Thread(
             target=self._wakeups.listen, args=(self._heard, self._stopping), daemon=True
@@ -177,7 +180,12 @@ class Agent:
                 vault=read_vault(settings.cluster_key_file),
                 doorbell=self._doorbell,
                 wakeups=self._wakeups,
-                residency=self._residency,
+                loads=Loads(
+                    database=self._database,
+                    residency=self._residency,
+                    keep_alive=settings.keep_alive,
+                    store=self._store,
+                ),
                 snapshots=Snapshots(
                     settings=settings,
                     database=self._database,
@@ -186,8 +194,6 @@ class Agent:
                     store=self._store,
                 ),
                 activities=self._activities,
-                keep_alive=settings.keep_alive,
-                store=self._store,
                 versions=self._versions,
             )
         )

@@ -1,7 +1,5 @@
 """The way of one job: resolve, place, fetch, load, run, each step taken up where it stands."""
 
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +8,14 @@ import structlog
 from warmrack_store.brokers.doorbell import Doorbell
 from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.database import Database
-from warmrack_store.durations import PINNED, parse_duration
-from warmrack_store.errors import (
-    HostLost,
-    Integrity,
-    StoreUnavailable,
-)
+from warmrack_store.errors import StoreUnavailable
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import claims, copies, receipts, resolutions, secrets
+from warmrack_store.ledgers import claims, receipts, resolutions, secrets
 from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.pool import get_rates, list_views
 from warmrack_store.placement import Need, plan_placement
-from warmrack_store.receipts import Receipt, retitle
+from warmrack_store.receipts import Receipt
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
 from warmrack_store.states import JobKind, JobState, Tier
@@ -30,13 +23,11 @@ from warmrack_store.submissions import Submission
 from warmrack_store.vault import Vault
 from warmrack_workers.activity import Activities, Activity
 from warmrack_workers.endings import Endings
-from warmrack_workers.orders import Order, Warmed
-from warmrack_workers.residency import Residency
+from warmrack_workers.loads import Loads
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_runs import run_task
 
 log = structlog.get_logger()
-_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +40,9 @@ class Parts:
     vault: Vault
     doorbell: Doorbell
     wakeups: Wakeups
-    residency: Residency
+    loads: Loads
     snapshots: Snapshots
     activities: Activities
-    keep_alive: str
-    store: str
     versions: dict[str, str]
 
 
@@ -86,15 +75,20 @@ class Pipeline:
             self._succeed(activity, receipt=receipt, resolution_id=resolution_id)
             return
         self._move(activity, JobState.LOADING)
-        warmed = self._load(activity, submission, resolution_id, resolution)
-        receipt_id = self._own_receipt(warmed, resolution_id, resolution)
-        if submission.kind is not JobKind.TASK:
-            self._succeed(activity, resident_id=warmed.resident_id, receipt_id=receipt_id)
+        if submission.kind is JobKind.TASK:
+            self._run_task(activity, submission, resolution_id, resolution)
             return
-        self._move(
-            activity, JobState.RUNNING, resident_id=warmed.resident_id, receipt_id=receipt_id
-        )
-        result = run_task(activity, warmed.socket, str(submission.task), submission.payload or {})
+        loads, loaded = self._parts.loads, None
+        while loaded is None or not loads.finish(activity, loaded):
+            loaded = loads.load(activity, resolution_id, resolution)
+
+    def _run_task(
+        self, activity: Activity, submission: Submission, resolution_id: str, resolution: Resolution
+    ) -> None:
+        loaded = self._parts.loads.load(activity, resolution_id, resolution)
+        found = {"resident_id": loaded.resident_id, "receipt_id": loaded.receipt_id}
+        self._move(activity, JobState.RUNNING, **found)
+        result = run_task(activity, loaded.socket, str(submission.task), submission.payload or {})
         self._succeed(activity, result=result)
 
     def _token(self, job: Job) -> str | None:
@@ -170,51 +164,6 @@ class Pipeline:
         except StoreUnavailable:
             log.info("A bell was not heard.", action="bell-lost", node=node)
 
-    def _load(
-        self, activity: Activity, submission: Submission, resolution_id: str, resolution: Resolution
-    ) -> Warmed:
-        keep_alive = submission.keep_alive or self._parts.keep_alive
-        pinned = keep_alive == PINNED
-        order = Order(
-            job_id=activity.claim.job_id,
-            resolution_id=resolution_id,
-            resolution=resolution,
-            rank=submission.priority.rank,
-            keep_alive_seconds=0.0 if pinned else parse_duration(keep_alive),
-            pinned=pinned,
-            store=self._parts.store,
-        )
-        answer = self._parts.residency.want(order)
-        try:
-            return _wait(answer, activity)
-        except Integrity:
-            self._forget_copy(resolution)
-            raise
-        finally:
-            if not answer.done():
-                self._parts.residency.withdraw(order.job_id)
-
-    def _forget_copy(self, resolution: Resolution) -> None:
-        """What failed the audit is verified anew, and fetched anew where need be, next time."""
-        with self._parts.database.write() as tx:
-            copies.forget_completeness(
-                tx,
-                store=self._parts.store,
-                repository=resolution.repository,
-                commit=resolution.commit,
-            )
-
-    def _own_receipt(self, warmed: Warmed, resolution_id: str, resolution: Resolution) -> str:
-        """The resident's receipt, or for another spelling of the same weights one that says so."""
-        if warmed.resolution_id == resolution_id:
-            return warmed.receipt_id
-        with self._parts.database.write() as tx:
-            proof = receipts.find_receipt(tx, warmed.receipt_id)
-            if proof is None:
-                raise HostLost(f"resident {warmed.resident_id} has no receipt")
-            own = retitle(proof, resolution)
-            return receipts.insert_receipt(tx, resolution_id, own)
-
     def _move(self, activity: Activity, state: JobState, **changes: Any) -> None:
         activity.check()
         with self._parts.database.write() as tx:
@@ -234,12 +183,3 @@ class Pipeline:
             if receipt is not None:
                 changes["receipt_id"] = receipts.insert_receipt(tx, resolution_id, receipt)
             claims.finish(tx, activity.claim, JobState.SUCCEEDED, **changes)
-
-
-def _wait(answer: "Future[Warmed]", activity: Activity) -> Warmed:
-    """The answer, while looking whether the job is still wanted."""
-    while True:
-        try:
-            return answer.result(timeout=_LOOK_SECONDS)
-        except NotYet:
-            activity.check()

@@ -82,8 +82,8 @@ class Residency:
     def post(self, event: Event) -> None:
         self._events.put(event)
 
-    def start(self, effects: Effects, adopted: Mapping[str, tuple[Seat, str, str]]) -> None:
-        """Begin, with the hosts that a former agent of this node has left running.
+    def adopt(self, effects: Effects, adopted: Mapping[str, tuple[Seat, str, str]]) -> None:
+        """Take over the hosts that a former agent of this node has left running; before the start.
 
         `adopted` gives for each resident its seat, its resolution's id and its socket.
         """
@@ -92,7 +92,13 @@ class Residency:
             self._places[seat_id] = _Place(
                 seat=seat, resolution_id=resolution_id, socket=socket, started_at=time.monotonic()
             )
+
+    def start(self) -> None:
+        """Turn by itself, in a thread of its own."""
         self._thread.start()
+
+    def list_seats(self) -> list[Seat]:
+        return [place.seat for place in self._places.values()]
 
     def want(self, order: Order) -> "Future[Warmed]":
         """Ask for a model; the answer comes when it is warm, or as the error that it failed with."""
@@ -113,7 +119,7 @@ class Residency:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._step(self._next_events())
+                self.turn(self._next_events())
             except StoreUnavailable as error:
                 log.warning("Residency waits.", action="residency-wait", error=error.message)
                 self._stop.wait(_TICK_SECONDS)
@@ -131,7 +137,7 @@ class Residency:
         except queue.Empty:
             return events
 
-    def _step(self, events: list[Event]) -> None:
+    def turn(self, events: list[Event]) -> None:
         """One turn of the loop. An event whose writing fails is taken again in the next turn."""
         self._untaken.extend(events)
         nudged = any(isinstance(event, Nudge) for event in self._untaken)
@@ -142,9 +148,8 @@ class Residency:
         if nudged or now - self._looked_at >= _TICK_SECONDS:
             self._look_at_rows()
             self._looked_at = now
-        seats = [place.seat for place in self._places.values()]
         wants = [want for want, _ in self._wants.values()]
-        self._apply(decide(self._budgets, seats, wants, now))
+        self._apply(decide(self._budgets, self.list_seats(), wants, now))
         self._note_use()
 
     def _take(self, event: Event) -> None:
