@@ -182,6 +182,20 @@ def test_a_pin_in_the_row_reaches_the_loop(rig: Rig) -> None:
     assert rig.effects.drained == []
 
 
+@pytest.mark.parametrize("keep_alive_seconds", [60.0, 900.0])
+def test_a_join_leaves_a_pin_alone_that_the_loop_has_not_read_yet(
+    rig: Rig, keep_alive_seconds: float
+) -> None:
+    seat_id, _ = rig.warm("job1", make_order(keep_alive_seconds=600.0))
+    with rig.store.database.write() as tx:
+        residents.set_pinned(tx, seat_id, True)
+    rig.want("job2", make_order(keep_alive_seconds=keep_alive_seconds))
+    assert rig.row(seat_id).pinned
+    rig.turn(Nudge())
+    [seat] = rig.loop.list_seats()
+    assert seat.pinned
+
+
 def test_memory_is_free_only_when_the_process_is_gone(rig: Rig) -> None:
     seat_id, _ = rig.warm("job1", make_order())
     rig.say(seat_id, ResidentState.WARM, in_flight=1)

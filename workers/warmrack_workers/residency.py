@@ -270,14 +270,13 @@ class Residency:
         _, wanted = self._wants[want.job_id]
         order, place = wanted.order, self._places[seat.id]
         keep_alive = max(seat.keep_alive_seconds, order.keep_alive_seconds)
-        pinned = seat.pinned or order.pinned
-        if (keep_alive, pinned) != (seat.keep_alive_seconds, seat.pinned):
-            self._rows.note_lease(seat.id, keep_alive_seconds=keep_alive, pinned=pinned)
+        if keep_alive > seat.keep_alive_seconds or order.pinned:
+            self._rows.note_lease(seat.id, keep_alive_seconds=keep_alive, pin=order.pinned)
         now = time.monotonic()
         place.seat = replace(
             place.seat,
             keep_alive_seconds=keep_alive,
-            pinned=pinned,
+            pinned=seat.pinned or order.pinned,
             last_used_at=now,
             leased_until=now + _FIRST_USE_SECONDS,
         )

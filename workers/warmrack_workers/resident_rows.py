@@ -72,11 +72,11 @@ class ResidentRows:
             )
         return receipt_id
 
-    def note_lease(self, seat_id: str, *, keep_alive_seconds: float, pinned: bool) -> None:
+    def note_lease(self, seat_id: str, *, keep_alive_seconds: float, pin: bool) -> None:
+        """Never takes a pin off: somebody may have set one that the loop has not read yet."""
+        pinned = {"pinned": True} if pin else {}
         with self._database.write() as tx:
-            residents.update_resident(
-                tx, seat_id, keep_alive_seconds=keep_alive_seconds, pinned=pinned
-            )
+            residents.update_resident(tx, seat_id, keep_alive_seconds=keep_alive_seconds, **pinned)
 
     def note_end(self, seat_id: str, cause: str) -> None:
         with self._database.write() as tx:

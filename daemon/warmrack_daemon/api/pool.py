@@ -1,6 +1,7 @@
 """The pool over HTTP: residents, nodes, snapshots, egress."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -9,6 +10,7 @@ from warmrack_daemon.api.callers import ServicesOf
 from warmrack_daemon.api.views import copy_view, node_view, resident_view
 from warmrack_daemon.services import Services
 from warmrack_store.ledgers import copies, egress, nodes, residents
+from warmrack_store.ledgers.residents import Resident
 
 router = APIRouter(tags=["pool"])
 
@@ -37,7 +39,9 @@ def _set_pinned(services: Services, name: str, pinned: bool) -> dict[str, Any]:
     with services.database.write() as tx:
         for resident in residents.list_named(tx, name):
             residents.set_pinned(tx, resident.id, pinned)
-        items = [resident_view(resident, tx.now) for resident in residents.list_named(tx, name)]
+        found = residents.list_named(tx, name)
+        items = [resident_view(resident, tx.now) for resident in found]
+    _nudge(services, found)
     return {"items": items, "next": None}
 
 
@@ -49,9 +53,14 @@ def unload(name: str, services: ServicesOf) -> dict[str, Any]:
         for resident in found:
             residents.request_drain(tx, resident.id)
         items = [resident_view(resident, tx.now) for resident in found]
+    _nudge(services, found)
+    return {"items": items, "next": None}
+
+
+def _nudge(services: Services, found: Sequence[Resident]) -> None:
+    """Their nodes read the rows now rather than within a second."""
     for node in {resident.node for resident in found}:
         services.wakeups.publish(f"node:{node}")
-    return {"items": items, "next": None}
 
 
 @router.get("/nodes")
