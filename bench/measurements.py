@@ -15,6 +15,7 @@ class Unit(StrEnum):
 
 
 class Chapter(StrEnum):
+    RESOLUTION = "Resolution"
     BYTES = "Bytes from the Hub"
     WARM = "Warm models"
     JOBS = "Jobs"
