@@ -148,7 +148,6 @@ copies = sa.Table(
     sa.Column("repository", sa.Text, primary_key=True),
     sa.Column("commit", sa.Text, primary_key=True),
     sa.Column("selection", sa.Text, primary_key=True),
-    _text("folder", nullable=True),
     sa.Column("complete", sa.Boolean, nullable=False),
     sa.Column("bytes_done", Size, nullable=False),
     sa.Column("bytes_total", Size, nullable=False),
@@ -165,6 +164,14 @@ tensors = sa.Table(
     _text("dtype"),
     sa.Column("shape", sa.JSON, nullable=False),
     _text("leaf"),
+)
+
+skeletons = sa.Table(
+    "skeletons",
+    metadata,
+    sa.Column("config_digest", sa.Text, primary_key=True),
+    sa.Column("record", sa.JSON, nullable=False),
+    sa.Column("created_at", Time, nullable=False),
 )
 
 leases = sa.Table(

@@ -28,9 +28,9 @@ def get(database: Database, store: str = "s0", selection: str = "all") -> copies
 def test_what_is_not_given_keeps_what_it_holds(database: Database) -> None:
     put(database, bytes_total=100)
     put(database, bytes_done=40)
-    put(database, complete=True, folder="/f", files=[{"path": "config.json"}])
+    put(database, complete=True, files=[{"path": "config.json"}])
     copy = get(database)
-    assert (copy.bytes_done, copy.bytes_total, copy.complete, copy.folder) == (40, 100, True, "/f")
+    assert (copy.bytes_done, copy.bytes_total, copy.complete) == (40, 100, True)
     assert copy.files == [{"path": "config.json"}]
 
 

@@ -51,7 +51,6 @@ class Node:
                 repository=REPOSITORY,
                 commit=COMMIT,
                 selection=self.resolution.selection,
-                folder=str(self.snapshot),
                 complete=True,
             )
 

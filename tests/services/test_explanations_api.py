@@ -66,7 +66,6 @@ def put_copy(services: Services, node: str) -> None:
             repository=resolution.repository,
             commit=resolution.commit,
             selection=resolution.selection,
-            folder="/models",
             complete=True,
             bytes_done=resolution.size_bytes,
             bytes_total=resolution.size_bytes,

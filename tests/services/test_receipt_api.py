@@ -60,7 +60,6 @@ class Pool:
                 repository=REPOSITORY,
                 commit=COMMIT,
                 selection=spec.resolution.selection,
-                folder=str(self.snapshot),
                 complete=True,
             )
             claims.finish(tx, held, JobState.SUCCEEDED, receipt_id=self.receipt_id)

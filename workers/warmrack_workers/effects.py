@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import structlog
 
+from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.database import Database
 from warmrack_store.errors import Defect, HostLost, Integrity, WarmrackError
@@ -58,6 +59,7 @@ class HostEffects:
         *,
         database: Database,
         nursery: Nursery,
+        cache_dir: Path,
         runtime_dir: Path,
         epoch: int,
         threads: int | None,
@@ -65,6 +67,7 @@ class HostEffects:
     ) -> None:
         self._database = database
         self._nursery = nursery
+        self._cache_dir = cache_dir
         self._runtime_dir = runtime_dir
         self._epoch = epoch
         self._threads = threads
@@ -185,7 +188,7 @@ class HostEffects:
                 commit=resolution.commit,
                 selection=resolution.selection,
             )
-            if copy is None or not copy.complete or copy.folder is None:
+            if copy is None or not copy.complete:
                 raise HostLost(f"the copy of {resolution.repository} went away before its load")
             threads = self._threads or threads_per_device(
                 nodes.count_devices(tx, "cpu", machine_id())
@@ -193,12 +196,13 @@ class HostEffects:
             leaves = _expected_leaves(
                 resolution, {d: tensors.list_leaves(tx, d) for d in _weight_digests(resolution)}
             )
+        layout = RepositoryLayout(cache_dir=self._cache_dir, repository=resolution.repository)
         return HostSpec(
             resident_id=seat.id,
             epoch=self._epoch,
             model=resolution.asked,
             resolution=resolution,
-            snapshot_dir=Path(copy.folder),
+            snapshot_dir=layout.snapshot(resolution.commit),
             files=tuple(VerifiedFile(**file) for file in copy.files),
             leaves=leaves,
             device=seat.device,

@@ -74,9 +74,9 @@ class Snapshots:
         """The copy, if it is complete and its files are what they were when they were verified."""
         with self._database.read() as tx:
             copy = self._find_copy(tx, resolution)
-        if copy is None or not copy.complete or copy.folder is None:
+        if copy is None or not copy.complete:
             return None
-        folder = Path(copy.folder)
+        folder = self._layout(copy.repository).snapshot(copy.commit)
         if not all(file.is_unchanged(folder / file.path) for file in _verified(copy)):
             log.warning(
                 "A copy has changed on disk and is verified anew.",
@@ -174,10 +174,8 @@ class Snapshots:
                 if file.path in resolution.weights and tensors.list_leaves(tx, file.digest)
             }
             held = copies.list_complete(tx, self._store) if resolution.public else ()
-        layout = RepositoryLayout(
-            cache_dir=self._settings.cache_dir, repository=resolution.repository
-        )
-        shared = link_known_blobs(layout, resolution.files, _list_places(held))
+        layout = self._layout(resolution.repository)
+        shared = link_known_blobs(layout, resolution.files, self._list_places(held))
         ref = resolution.ref_asked
         return FetchPlan(
             cache_dir=self._settings.cache_dir,
@@ -191,6 +189,16 @@ class Snapshots:
             leaves_known=frozenset(on_record),
         )
 
+    def _layout(self, repository: str) -> RepositoryLayout:
+        """Where it lies for this node; another one may see the same store at another path."""
+        return RepositoryLayout(cache_dir=self._settings.cache_dir, repository=repository)
+
+    def _list_places(self, held: Sequence[Copy]) -> Iterator[tuple[Path, VerifiedFile]]:
+        for copy in held:
+            folder = self._layout(copy.repository).snapshot(copy.commit)
+            for file in _verified(copy):
+                yield folder / file.path, file
+
     def _complete(self, resolution: Resolution, fetched: FetchedSnapshot, seconds: float) -> None:
         with self._database.write() as tx:
             for digest, found in fetched.leaves.items():
@@ -202,7 +210,6 @@ class Snapshots:
                 repository=resolution.repository,
                 commit=resolution.commit,
                 selection=resolution.selection,
-                folder=str(fetched.snapshot_dir),
                 complete=True,
                 bytes_done=resolution.size_bytes,
                 bytes_total=resolution.size_bytes,
@@ -287,12 +294,6 @@ class _Report:
 
 def _verified(copy: Copy) -> tuple[VerifiedFile, ...]:
     return tuple(VerifiedFile(**file) for file in copy.files)
-
-
-def _list_places(held: Sequence[Copy]) -> Iterator[tuple[Path, VerifiedFile]]:
-    for copy in held:
-        for file in _verified(copy):
-            yield Path(str(copy.folder)) / file.path, file
 
 
 def receipt_of(resolution: Resolution, files: Sequence[VerifiedFile]) -> Receipt:

@@ -101,7 +101,6 @@ def copy_view(copy: Copy, nodes_of_store: dict[str, list[str]]) -> dict[str, Any
         "commit": copy.commit,
         "store": copy.store,
         "nodes": nodes_of_store.get(copy.store, []),
-        "folder": copy.folder,
         "complete": copy.complete,
         "bytes_done": copy.bytes_done,
         "bytes_total": copy.bytes_total,

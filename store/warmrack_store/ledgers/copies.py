@@ -22,7 +22,6 @@ class Copy:
     repository: str
     commit: str
     selection: str
-    folder: str | None
     complete: bool
     bytes_done: int
     bytes_total: int
@@ -67,7 +66,6 @@ def put_copy(
     if tx.change(copies.update().where(key).values(**values)):
         return
     blank: dict[str, Any] = {
-        "folder": None,
         "complete": False,
         "bytes_done": 0,
         "bytes_total": 0,

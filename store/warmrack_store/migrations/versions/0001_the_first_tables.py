@@ -15,7 +15,6 @@ def upgrade() -> None:
         sa.Column("repository", sa.Text(), nullable=False),
         sa.Column("commit", sa.Text(), nullable=False),
         sa.Column("selection", sa.Text(), nullable=False),
-        sa.Column("folder", sa.Text(), nullable=True),
         sa.Column("complete", sa.Boolean(), nullable=False),
         sa.Column("bytes_done", sa.BigInteger(), nullable=False),
         sa.Column("bytes_total", sa.BigInteger(), nullable=False),
@@ -244,10 +243,18 @@ def upgrade() -> None:
         sa.Column("leaf", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("file_digest", "name", name=op.f("pk_tensors")),
     )
+    op.create_table(
+        "skeletons",
+        sa.Column("config_digest", sa.Text(), nullable=False),
+        sa.Column("record", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("config_digest", name=op.f("pk_skeletons")),
+    )
 
 
 def downgrade() -> None:
 
+    op.drop_table("skeletons")
     op.drop_table("tensors")
     op.drop_table("secrets")
     with op.batch_alter_table("revisions", schema=None) as batch_op:
