@@ -30,6 +30,7 @@ def lists_of_wants(draw: st.DrawFn) -> list[Want]:
     return [
         Want(
             job_id=f"job{number}",
+            epoch=1,
             key=key,
             size_bytes=SIZES[key],
             rank=draw(st.integers(0, 2)),

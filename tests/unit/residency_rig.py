@@ -8,6 +8,7 @@ from typing import Any
 from tests.services.stores import Store
 from warmrack_store.facts import FileFact
 from warmrack_store.ledgers import residents
+from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.residents import Resident
 from warmrack_store.receipts import Receipt
 from warmrack_store.resolution import Memory, Resolution, Substitution
@@ -55,9 +56,9 @@ class Rig:
     def turn(self, *events: Event) -> None:
         self.loop.turn(list(events))
 
-    def want(self, job_id: str, order: Order) -> "Future[Warmed]":
+    def want(self, job_id: str, order: Order, *, epoch: int = 1) -> "Future[Warmed]":
         answer: Future[Warmed] = Future()
-        self.turn(Wanted(order=replace(order, job_id=job_id), answer=answer))
+        self.turn(Wanted(order=replace(order, claim=make_claim(job_id, epoch)), answer=answer))
         return answer
 
     def say(self, seat_id: str, state: ResidentState, **fields: Any) -> None:
@@ -80,6 +81,10 @@ class Rig:
         with self.store.database.write() as tx:
             residents.request_drain(tx, seat_id)
         self.turn(Nudge())
+
+
+def make_claim(job_id: str, epoch: int = 1) -> Claim:
+    return Claim(job_id=job_id, holder="h0", epoch=epoch)
 
 
 def make_order(name: str = "org/a", size_bytes: int = 60, **fields: Any) -> Order:
@@ -108,7 +113,7 @@ def make_order(name: str = "org/a", size_bytes: int = 60, **fields: Any) -> Orde
     )
     usual: dict[str, Any] = {"keep_alive_seconds": 600.0, "pinned": False, "rank": 1}
     return Order(
-        job_id="job",
+        claim=make_claim("job"),
         resolution_id=f"res_{name}",
         resolution=resolution,
         store="store",

@@ -40,11 +40,12 @@ def test_the_first_reason_stands() -> None:
         activity.check()
 
 
-def test_a_newer_claim_of_the_same_job_is_not_removed_by_the_older_one() -> None:
+def test_a_newer_claim_of_the_same_job_neither_hides_the_older_one_nor_goes_with_it() -> None:
     activities = Activities()
     old, new = work(epoch=1), work(epoch=2)
     activities.add(old)
     activities.add(new)
+    assert activities.list() == [old, new], "each is told by the heart when it is lost"
     activities.remove(old)
     assert activities.list() == [new]
     activities.remove(new)

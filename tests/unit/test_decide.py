@@ -1,6 +1,7 @@
 """What a node does about its residents, rule by rule; the numbers are those of `decide`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ HELD: list[dict[str, Any]] = [{"pinned": True}, {"leased_until": NOW + 1}, {"in_
 
 
 def want(key: str, size_bytes: int = 10, *, rank: int = 1, since: float = 0.0) -> Want:
-    return Want(job_id=f"job-{key}", key=key, size_bytes=size_bytes, rank=rank, since=since)
+    return Want(
+        job_id=f"job-{key}", epoch=1, key=key, size_bytes=size_bytes, rank=rank, since=since
+    )
 
 
 def seat(
@@ -84,7 +87,7 @@ def test_1_a_load_under_way_does_not_idle_out() -> None:
 
 
 def test_2_every_want_for_warm_weights_joins_them() -> None:
-    warm, other = seat("a", 4), Want(job_id="other", key="a", size_bytes=4, rank=2, since=0.0)
+    warm, other = seat("a", 4), replace(want("a", 4, rank=2), job_id="other")
     found = plan(ONE, [warm], [other, want("a", 4)])
     assert found == Plan(joins=((want("a", 4), warm), (other, warm)))
 
@@ -117,7 +120,7 @@ def test_5_a_want_starts_on_the_device_with_the_most_free_memory() -> None:
 
 
 def test_5_only_the_first_want_of_a_key_starts_it() -> None:
-    second = Want(job_id="second", key="a", size_bytes=4, rank=1, since=5.0)
+    second = replace(want("a", 4, since=5.0), job_id="second")
     found = plan(TWO, [], [second, want("a", 4)])
     assert [one.job_id for one, _ in found.starts] == ["job-a"]
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.services.stores import make_sqlite_template, sqlite_store
-from tests.unit.residency_rig import BUDGET_BYTES, Rig, make_order, make_status
+from tests.unit.residency_rig import BUDGET_BYTES, Rig, make_claim, make_order, make_status
 from warmrack_store.errors import (
     HostLost,
     Integrity,
@@ -40,7 +40,7 @@ def rig(template: Path, tmp_path: Path) -> Iterator[Rig]:
 def test_a_want_starts_a_host_and_is_answered_when_it_is_warm(rig: Rig) -> None:
     answer = rig.want("job1", make_order())
     [(seat, order)] = rig.effects.started
-    assert (seat.device, order.job_id) == ("cpu:0", "job1")
+    assert (seat.device, order.claim.job_id) == ("cpu:0", "job1")
     assert rig.row(seat.id).state is ResidentState.STARTING
     rig.turn(Launched(seat_id=seat.id, identity=ProcessIdentity(pid=4242, start_time=7)))
     rig.say(seat.id, ResidentState.LOADING)
@@ -133,16 +133,16 @@ def test_a_warm_host_that_dies_is_started_again_for_the_next_want(rig: Rig) -> N
 def test_a_withdrawn_load_that_nobody_else_wants_is_ended(rig: Rig) -> None:
     rig.want("job1", make_order())
     rig.want("job2", make_order())
-    rig.turn(Withdrawn(job_id="job1"))
+    rig.turn(Withdrawn(claim=make_claim("job1")))
     assert rig.effects.killed == []
-    rig.turn(Withdrawn(job_id="job2"))
+    rig.turn(Withdrawn(claim=make_claim("job2")))
     assert rig.effects.killed == [rig.effects.started[0][0].id]
 
 
 def test_a_want_that_comes_while_a_withdrawn_load_ends_is_no_victim_of_it(rig: Rig) -> None:
     rig.want("job1", make_order())
     killed = rig.effects.started[0][0].id
-    rig.turn(Withdrawn(job_id="job1"))
+    rig.turn(Withdrawn(claim=make_claim("job1")))
     again = rig.want("job2", make_order())
     rig.turn(Ended(seat_id=killed, error=None))
     assert not again.done()
@@ -150,6 +150,16 @@ def test_a_want_that_comes_while_a_withdrawn_load_ends_is_no_victim_of_it(rig: R
     assert seat_id != killed
     rig.say(seat_id, ResidentState.WARM)
     assert again.result(0).resident_id == seat_id
+
+
+def test_a_job_claimed_again_is_not_withdrawn_by_its_older_claim(rig: Rig) -> None:
+    lost = rig.want("job1", make_order(), epoch=1)
+    again = rig.want("job1", make_order(), epoch=2)
+    rig.turn(Withdrawn(claim=make_claim("job1", epoch=1)))
+    assert rig.effects.killed == []
+    rig.say(rig.effects.started[0][0].id, ResidentState.WARM)
+    assert again.result(0).resident_id == rig.effects.started[0][0].id
+    assert not lost.done()
 
 
 def test_an_unload_drains_even_what_was_just_asked_for(rig: Rig) -> None:
@@ -204,7 +214,7 @@ def test_memory_is_free_only_when_the_process_is_gone(rig: Rig) -> None:
     rig.say(seat_id, ResidentState.DRAINING)
     assert len(rig.effects.started) == 1
     rig.turn(Ended(seat_id=seat_id, error=None))
-    assert rig.effects.started[-1][1].job_id == "job2"
+    assert rig.effects.started[-1][1].claim.job_id == "job2"
 
 
 def test_an_event_that_could_not_be_written_is_taken_again(rig: Rig) -> None:
@@ -232,7 +242,7 @@ def test_an_event_of_a_seat_that_is_gone_changes_nothing(rig: Rig) -> None:
     rig.turn(
         Ended(seat_id=seat_id, error=None),
         Launched(seat_id=seat_id, identity=ProcessIdentity(pid=1, start_time=1)),
-        Withdrawn(job_id="job1"),
+        Withdrawn(claim=make_claim("job1")),
     )
     assert rig.row(seat_id) == before
 
@@ -248,7 +258,7 @@ def test_an_adopted_host_keeps_its_receipt_and_serves_the_next_want(rig: Rig) ->
     later.start()
     try:
         later.post(Seen(seat_id=seat_id, status=make_status(seat_id, ResidentState.WARM)))
-        warmed = later.want(replace(make_order(), job_id="job2")).result(timeout=20)
+        warmed = later.want(replace(make_order(), claim=make_claim("job2"))).result(timeout=20)
     finally:
         later.stop()
     assert (warmed.resident_id, warmed.receipt_id) == (seat_id, first.receipt_id)

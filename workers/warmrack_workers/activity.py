@@ -46,21 +46,21 @@ class Activity:
 
 
 class Activities:
-    """All of them; safe to use from any thread."""
+    """All of them, by claim: after a pause longer than the lease, an agent may claim a job again
+    before it has heard that its older claim is lost. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_job: dict[str, Activity] = {}
+        self._by_claim: dict[Claim, Activity] = {}
 
     def add(self, activity: Activity) -> None:
         with self._lock:
-            self._by_job[activity.claim.job_id] = activity
+            self._by_claim[activity.claim] = activity
 
     def remove(self, activity: Activity) -> None:
         with self._lock:
-            if self._by_job.get(activity.claim.job_id) is activity:
-                del self._by_job[activity.claim.job_id]
+            self._by_claim.pop(activity.claim, None)
 
     def list(self) -> list[Activity]:
         with self._lock:
-            return list(self._by_job.values())
+            return list(self._by_claim.values())

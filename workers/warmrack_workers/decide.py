@@ -13,9 +13,11 @@ COMING = frozenset({ResidentState.STARTING, ResidentState.LOADING, ResidentState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Want:
-    """A job that wants weights warm; `key` is their cache key, `since` when it came."""
+    """A claimed job that wants weights warm; `key` is their cache key, `since` when it came."""
 
     job_id: str
+    epoch: int
+    """Of the claim: a job that was lost and claimed again wants them twice for a moment."""
     key: str
     size_bytes: int
     rank: int

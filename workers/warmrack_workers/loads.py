@@ -44,7 +44,7 @@ class Loads:
         with self._database.read() as tx:
             wish = get_wish(tx, activity.claim.job_id, default_keep_alive=self._keep_alive)
         order = Order(
-            job_id=activity.claim.job_id,
+            claim=activity.claim,
             resolution_id=resolution_id,
             resolution=resolution,
             rank=wish.rank,
@@ -88,7 +88,7 @@ class Loads:
             raise
         finally:
             if not answer.done():
-                self._residency.withdraw(order.job_id)
+                self._residency.withdraw(order.claim)
 
     def _forget_copy(self, resolution: Resolution) -> None:
         """What failed the audit is verified anew, and fetched anew where need be, next time."""

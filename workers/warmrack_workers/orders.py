@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from warmrack_store.errors import WarmrackError
+from warmrack_store.ledgers.claims import Claim
 from warmrack_store.resolution import Resolution
 from warmrack_workers.decide import Seat
 from warmrack_workers.host_status import HostStatus
@@ -15,7 +16,7 @@ from warmrack_workers.processes import ProcessIdentity
 class Order:
     """What a job wants warm."""
 
-    job_id: str
+    claim: Claim
     resolution_id: str
     resolution: Resolution
     rank: int
@@ -44,7 +45,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
-    job_id: str
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

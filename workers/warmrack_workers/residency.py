@@ -17,6 +17,7 @@ import structlog
 
 from warmrack_store.database import Database
 from warmrack_store.errors import HostLost, StoreUnavailable, WarmrackError
+from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.states import ResidentState
 from warmrack_workers.decide import Plan, Seat, Want, decide
@@ -73,7 +74,7 @@ class Residency:
         self._untaken: deque[Event] = deque()
         """Events that have come and are not dealt with: SQL may be away in the middle of one."""
         self._places: dict[str, _Place] = {}
-        self._wants: dict[str, tuple[Want, Wanted]] = {}
+        self._wants: dict[tuple[str, int], tuple[Want, Wanted]] = {}
         self._effects: Effects | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="residency", daemon=True)
@@ -106,9 +107,9 @@ class Residency:
         self.post(Wanted(order=order, answer=answer))
         return answer
 
-    def withdraw(self, job_id: str) -> None:
+    def withdraw(self, claim: Claim) -> None:
         """A job no longer wants its model. A load that nobody else wants is ended."""
-        self.post(Withdrawn(job_id=job_id))
+        self.post(Withdrawn(claim=claim))
 
     def stop(self) -> None:
         self._stop.set()
@@ -157,15 +158,16 @@ class Residency:
             case Wanted():
                 order = event.order
                 want = Want(
-                    job_id=order.job_id,
+                    job_id=order.claim.job_id,
+                    epoch=order.claim.epoch,
                     key=order.resolution.cache_key,
                     size_bytes=order.resolution.memory.total_bytes,
                     rank=order.rank,
                     since=time.monotonic(),
                 )
-                self._wants[order.job_id] = (want, event)
+                self._wants[want.job_id, want.epoch] = (want, event)
             case Withdrawn():
-                self._withdraw(event.job_id)
+                self._withdraw(event.claim)
             case Launched():
                 self._note_launch(event)
             case Seen():
@@ -175,8 +177,8 @@ class Residency:
             case Nudge():
                 return
 
-    def _withdraw(self, job_id: str) -> None:
-        found = self._wants.pop(job_id, None)
+    def _withdraw(self, claim: Claim) -> None:
+        found = self._wants.pop((claim.job_id, claim.epoch), None)
         if found is None:
             return
         key = found[0].key
@@ -238,9 +240,9 @@ class Residency:
         if seat.state in (ResidentState.WARM, ResidentState.DRAINING):
             return
         failure = error or HostLost(f"the host of {seat.id} ended while it loaded")
-        for job_id, (want, wanted) in list(self._wants.items()):
+        for claimed, (want, wanted) in list(self._wants.items()):
             if want.key == seat.key:
-                del self._wants[job_id]
+                del self._wants[claimed]
                 wanted.answer.set_exception(failure)
 
     def _look_at_rows(self) -> None:
@@ -257,7 +259,7 @@ class Residency:
         for want, seat in plan.joins:
             self._join(want, seat)
         for want, error in plan.refusals:
-            self._wants.pop(want.job_id)[1].answer.set_exception(error)
+            self._wants.pop((want.job_id, want.epoch))[1].answer.set_exception(error)
         for seat, cause in plan.drains:
             place = self._places[seat.id]
             place.seat = replace(place.seat, state=ResidentState.DRAINING)
@@ -267,7 +269,7 @@ class Residency:
             self._start(want, device)
 
     def _join(self, want: Want, seat: Seat) -> None:
-        _, wanted = self._wants[want.job_id]
+        _, wanted = self._wants[want.job_id, want.epoch]
         order, place = wanted.order, self._places[seat.id]
         keep_alive = max(seat.keep_alive_seconds, order.keep_alive_seconds)
         if keep_alive > seat.keep_alive_seconds or order.pinned:
@@ -280,7 +282,7 @@ class Residency:
             last_used_at=now,
             leased_until=now + _FIRST_USE_SECONDS,
         )
-        del self._wants[want.job_id]
+        del self._wants[want.job_id, want.epoch]
         if place.receipt_id is None:
             wanted.answer.set_exception(HostLost(f"resident {seat.id} has no receipt"))
             return
@@ -290,12 +292,12 @@ class Residency:
                 receipt_id=place.receipt_id,
                 resolution_id=place.resolution_id,
                 socket=place.socket,
-                joined=place.starter != order.job_id,
+                joined=place.starter != order.claim.job_id,
             )
         )
 
     def _start(self, want: Want, device: str) -> None:
-        order = self._wants[want.job_id][1].order
+        order = self._wants[want.job_id, want.epoch][1].order
         now = time.monotonic()
         seat = Seat(
             id=new_id("res"),
@@ -314,7 +316,7 @@ class Residency:
             resolution_id=order.resolution_id,
             socket=socket,
             started_at=now,
-            starter=order.job_id,
+            starter=order.claim.job_id,
         )
         self._effects_now().start(seat, order)
 
