@@ -27,7 +27,7 @@ from warmrack_workers.activity import Activity
 from warmrack_workers.fetch.fetcher import FetchedSnapshot, FetchPlan, fetch_snapshot
 from warmrack_workers.fetch.hub_source import HubSource
 from warmrack_workers.fetch.offline_source import OfflineSource
-from warmrack_workers.fetch.tally import FetchProgress
+from warmrack_workers.fetch.tally import FetchProgress, Tally
 
 log = structlog.get_logger()
 _REPORT_SECONDS = 0.5
@@ -138,15 +138,18 @@ class Snapshots:
     ) -> FetchedSnapshot:
         plan = self._plan(resolution)
         report = _Report(self, activity, resolution)
+        tally = plan.make_tally()
         started = time.monotonic()
         with self._source(job, resolution, token) as source:
             try:
-                fetched = fetch_snapshot(plan, source, on_progress=report, stop=activity.stop)
+                fetched = fetch_snapshot(
+                    plan, source, on_progress=report, stop=activity.stop, tally=tally
+                )
             except Exception:
                 activity.check()  # a stop of ours says more than the fetch's own word for it
                 raise
             finally:
-                self._record_egress(job, resolution, source.received_bytes, plan)
+                self._record_egress(job, resolution, source.received_bytes, tally)
         self._complete(resolution, fetched, time.monotonic() - started)
         self._show_done(activity, resolution)
         return fetched
@@ -228,9 +231,8 @@ class Snapshots:
             resolutions.put_root(tx, resolution.repository, resolution.commit, root)
 
     def _record_egress(
-        self, job: Job, resolution: Resolution, hub_bytes: int, plan: FetchPlan
+        self, job: Job, resolution: Resolution, hub_bytes: int, tally: Tally
     ) -> None:
-        total = sum(file.size for file in plan.blobs)
         with self._database.write() as tx:
             egress.record_egress(
                 tx,
@@ -240,7 +242,7 @@ class Snapshots:
                 repository=resolution.repository,
                 commit=resolution.commit,
                 hub_bytes=hub_bytes,
-                local_bytes=max(0, total - hub_bytes),
+                local_bytes=tally.local_bytes + tally.resumed_bytes,
             )
 
     def report(

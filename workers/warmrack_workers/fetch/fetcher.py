@@ -63,6 +63,9 @@ class FetchPlan:
         distinct = {file.digest: file for file in self.files}
         return tuple(sorted(distinct.values(), key=lambda file: (-file.size, file.path)))
 
+    def make_tally(self) -> Tally:
+        return Tally(sum(file.size for file in self.blobs))
+
     @property
     def digests_to_leaf(self) -> frozenset[str]:
         """Files whose tensors are hashed one by one."""
@@ -91,19 +94,21 @@ def fetch_snapshot(
     stop: Event,
     timeout_seconds: float | None = None,
     patience: Patience | None = None,
+    tally: Tally | None = None,
 ) -> FetchedSnapshot:
     """Bring `plan.files` into the cache and publish them; runs under the caller's claim.
 
     `on_progress` is called in this thread, some ten times a second, and may raise. Whatever ends
     the fetch early (`stop`: Cancelled within a second; the time: Timeout; an error of a file),
-    nothing new is visible, what has arrived is kept for the next try, and `source` is interrupted.
+    nothing new is visible, what has arrived is kept for the next try, and `source` is interrupted;
+    `tally` has counted until then.
     Raises DiskFull before the first byte, Integrity for bytes that are not the tree's, UnsafeFormat
     for a malformed safetensors file, and the source's own errors once patience ends.
     """
     layout = plan.layout
     check_space(plan.cache_dir, _need_bytes(layout, plan.blobs))
     before_bytes = source.received_bytes
-    work = _plan_work(plan, source, patience or Patience())
+    work = _plan_work(plan, source, patience or Patience(), tally or plan.make_tally())
     with disk_full_as_refusal(plan.cache_dir):
         make_folders(layout, public=plan.public)
         fetched = work.run(on_progress, stop, timeout_seconds)
@@ -210,14 +215,14 @@ class _Work:
         return _FetchedBlob(file=verified, leaves=leaves)
 
 
-def _plan_work(plan: FetchPlan, source: Source, patience: Patience) -> _Work:
+def _plan_work(plan: FetchPlan, source: Source, patience: Patience, tally: Tally) -> _Work:
     blobs = BlobFetch(
         layout=plan.layout,
         source=source,
         public=plan.public,
         patience=patience,
         halt=Event(),
-        tally=Tally(sum(file.size for file in plan.blobs)),
+        tally=tally,
     )
     return _Work(plan=plan, blobs=blobs)
 
