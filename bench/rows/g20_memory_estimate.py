@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.held_memory import PLAIN, HeldBytes, measure_in_fresh_process
 from bench.measurements import Chapter, Finding, Goal, Judged, Measurement, Row, Side, Unit
@@ -23,7 +24,7 @@ class _Shape:
     hidden: int
     layers: int
     vocabulary: int
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Any] = field(default_factory=dict)
 
 
 _EXPERTS = {"moe_intermediate_size": 512}
