@@ -1,12 +1,15 @@
 """Transactions on real databases: what they see, what they leave, and what their failure is."""
 
+import os
+import socket
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.services.stores import Store, free_port
+from tests.services.stores import Postgres, Store, free_port
 from warmrack_store.database import Database
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.schema import secrets
@@ -108,6 +111,22 @@ def test_a_database_that_is_away_is_unavailable_without_its_password(
         tx.find(sa.select(secrets.c.id))
     assert "hidden" not in away.value.message
     database.close()
+
+
+def test_postgres_that_vanishes_is_noticed_soon(postgres: Postgres) -> None:
+    with postgres.empty_database() as url:
+        for asked, seconds in (("", 5), ("?connect_timeout=9", 9)):
+            database = Database(url + asked)
+            with database.read() as tx:
+                answer = tx.execute(sa.text("SELECT 1"))
+                driver = answer.connection.connection.driver_connection
+                assert isinstance(driver, psycopg.Connection)
+                told = driver.info.get_parameters()
+                with socket.socket(fileno=os.dup(driver.fileno())) as line:
+                    silence_ms = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            database.close()
+            assert (told["connect_timeout"], told["keepalives_idle"]) == (str(seconds), "10")
+            assert silence_ms == 15_000
 
 
 def test_sqlite_stores_before_it_says_so(sqlite: Store) -> None:
