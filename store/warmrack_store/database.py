@@ -113,14 +113,27 @@ class Database:
 def _unavailable() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise StoreUnavailable(f"the database does not answer: {error.orig}") from error
-    except PoolTimeout as error:
-        raise StoreUnavailable("every connection to the database is busy") from error
     except DBAPIError as error:
+        if _is_schema_missing(error):
+            raise StoreUnavailable(
+                f"the database has not the tables of this version: {error.orig}",
+                hint="Run `warmrack migrate`; the work goes on by itself then.",
+            ) from error
+        if isinstance(error, (OperationalError, InterfaceError)):
+            raise StoreUnavailable(f"the database does not answer: {error.orig}") from error
         if error.connection_invalidated:
             raise StoreUnavailable(f"the database connection broke: {error.orig}") from error
         raise
+    except PoolTimeout as error:
+        raise StoreUnavailable("every connection to the database is busy") from error
+
+
+def _is_schema_missing(error: DBAPIError) -> bool:
+    """A table or column is not there, as PostgreSQL (by SQLSTATE) or SQLite (by words) says it."""
+    if getattr(error.orig, "sqlstate", None) in ("42P01", "42703"):
+        return True
+    said = str(error.orig)
+    return said.startswith(("no such table", "no such column")) or "has no column named" in said
 
 
 def _parse_url(url: str) -> URL:

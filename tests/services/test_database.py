@@ -129,6 +129,16 @@ def test_postgres_that_vanishes_is_noticed_soon(postgres: Postgres) -> None:
             assert silence_ms == 15_000
 
 
+def test_database_without_our_tables_asks_to_be_migrated(store: Store) -> None:
+    for change in ("ALTER TABLE secrets DROP COLUMN ciphertext", "DROP TABLE secrets"):
+        with store.database.write() as tx:
+            tx.execute(sa.text(change))
+        with pytest.raises(StoreUnavailable) as unready:
+            put(store.database, "a")
+        assert "warmrack migrate" in unready.value.hint
+        assert "does not answer" not in unready.value.message
+
+
 def test_sqlite_stores_before_it_says_so(sqlite: Store) -> None:
     with sqlite.database.read() as tx:
         modes = [
