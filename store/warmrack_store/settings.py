@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from warmrack_store.durations import check_keep_alive, parse_duration, parse_size
-from warmrack_store.errors import BadRequest
+from warmrack_store.errors import BadRequest, NotSupported
 from warmrack_store.records import Record, bad_request
 
 _KUBERNETES = re.compile(r"WARMRACK_(PORT|SERVICE_).*")
@@ -74,7 +74,11 @@ class Settings(Record):
     ingress_url: str | None = Field(
         None, description="How other machines reach that; default: made from the address."
     )
-    cache_quota: int | None = Field(None, description="Bytes the cache may hold, e.g. 500GiB.")
+    cache_quota: int | None = Field(
+        None,
+        description="Bytes the cache may hold, e.g. 500GiB; not served by this version, which "
+        "refuses to start with it.",
+    )
     lease_seconds: float = Field(
         6.0, ge=1, le=3600, description="How long a claim lives without its holder renewing it."
     )
@@ -149,7 +153,8 @@ def load_settings(
 ) -> Settings:
     """The settings in force: flags win over the environment, the environment over the file.
 
-    Raises BadRequest for an unknown WARMRACK_* name, an unknown key of the file, or a bad value.
+    Raises BadRequest for an unknown WARMRACK_* name, an unknown key of the file, or a bad value,
+    and NotSupported for a setting that would have no effect.
     """
     environ = os.environ if environ is None else environ
     values = _defaults(environ)
@@ -164,9 +169,15 @@ def load_settings(
         values[field] = value
     values.update({key: value for key, value in (flags or {}).items() if value is not None})
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise bad_request(error.errors(include_url=False)) from error
+    if settings.cache_quota is not None:
+        raise NotSupported(
+            "WARMRACK_CACHE_QUOTA is not served by this version",
+            hint="Unset it; nothing is evicted from the cache's disk yet.",
+        )
+    return settings
 
 
 def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from warmrack_store.errors import BadRequest
+from warmrack_store.errors import BadRequest, NotSupported
 from warmrack_store.settings import PUBLIC_HUB, Auth, LogFormat, Settings, load_settings
 
 
@@ -34,16 +34,19 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
 
 def test_units_are_read_as_people_write_them() -> None:
     settings = load(
-        WARMRACK_CACHE_QUOTA="500GiB",
         WARMRACK_LEASE_SECONDS="1m",
         WARMRACK_PATIENCE_SECONDS="2.5",
         WARMRACK_HUB_ENDPOINTS_ALLOWED="a.example, b.example,",
         WARMRACK_URL="http://host:1/",
     )
-    assert settings.cache_quota == 500 * 2**30
     assert (settings.lease_seconds, settings.patience_seconds) == (60.0, 2.5)
     assert settings.hub_endpoints_allowed == ("a.example", "b.example")
     assert settings.url == "http://host:1"
+
+
+def test_what_would_have_no_effect_is_refused() -> None:
+    with pytest.raises(NotSupported, match="WARMRACK_CACHE_QUOTA"):
+        load(WARMRACK_CACHE_QUOTA="500GiB")
 
 
 def test_hugging_face_names_its_cache_and_hub_as_everywhere() -> None:
