@@ -37,6 +37,8 @@ _CONNECT_PAUSE_SECONDS = 0.01
 _WATCH_SECONDS = 1.0
 _STATUS_WAIT_SECONDS = 5.0
 _REQUEST_SECONDS = 20.0
+_GONE_SECONDS = 10.0
+"""A killed process frees its memory within this; one that does not is stuck in the kernel."""
 
 
 @dataclass(kw_only=True)
@@ -160,7 +162,7 @@ class HostEffects:
                     "A host's watcher failed.", action="host-defect", resident=host.seat_id
                 )
                 error = Defect(f"the host could not be started: {failure}")
-            self._kill(host)
+            self._end(host)
             self._hosts.pop(host.seat_id, None)
             for path in (host.spec_path, host.socket):
                 path.unlink(missing_ok=True)
@@ -249,6 +251,13 @@ class HostEffects:
         host.nudged.set()
         if host.identity is not None:
             kill(host.identity)
+
+    def _end(self, host: _Host) -> None:
+        """Kill it and wait until its last thread has ended: before that it holds its memory, which
+        the loop gives to the next one as soon as it hears of the end."""
+        self._kill(host)
+        while host.identity is not None and not wait_end(host.identity, _GONE_SECONDS):
+            log.warning("A killed host does not end.", action="host-stuck", resident=host.seat_id)
 
     def _alive(self) -> list[_Host]:
         hosts = list(self._hosts.values())

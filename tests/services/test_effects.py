@@ -1,0 +1,107 @@
+"""What the residency loop causes, on real processes: watched, killed, found again, let go."""
+
+import queue
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.services import fake_host
+from tests.services.hosts import make_snapshot, make_spec, runtime_folder
+from tests.services.stores import Store
+from warmrack_workers.effects import HostEffects
+from warmrack_workers.host_process import Nursery
+from warmrack_workers.host_spec import HostSpec, write_spec
+from warmrack_workers.orders import Ended, Event, Seen
+from warmrack_workers.processes import ProcessIdentity, get_identity, wait_end
+
+_SECONDS = 30.0
+_BIG_BYTES = 500_000_000
+"""So much that the kernel takes a while to free it."""
+
+
+class Rig:
+    """A runtime folder, fake hosts in it, and effects whose events are kept."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder = folder
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.heard: list[Callable[[Event], None]] = [self.events.put]
+        self._reap = ExitStack()
+        self._snapshot = make_snapshot("tiny_llama", folder / "cache")
+        self.nursery = Nursery(folder / "nursery.log")
+        self.effects = HostEffects(
+            database=store.database,
+            nursery=self.nursery,
+            cache_dir=folder / "cache",
+            runtime_dir=folder,
+            epoch=1,
+            threads=1,
+            post=self._post,
+        )
+
+    def _post(self, event: Event) -> None:
+        for hear in self.heard:
+            hear(event)
+
+    def spec(self, seat_id: str) -> HostSpec:
+        return make_spec(
+            self._snapshot,
+            self.folder,
+            resident_id=seat_id,
+            socket_path=self.folder / f"{seat_id}.sock",
+        )
+
+    def spec_path(self, seat_id: str) -> Path:
+        return self.folder / f"{seat_id}.json"
+
+    def leave(self, seat_id: str, *options: str) -> ProcessIdentity:
+        """A host that a former agent has left running, its spec beside its socket."""
+        spec = self.spec(seat_id)
+        write_spec(spec, self.spec_path(seat_id))
+        process = subprocess.Popen(
+            [sys.executable, fake_host.__file__, str(spec.socket_path), seat_id, *options],
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        with process.stdout as lines:
+            assert lines.readline() == b"listens\n"
+        self._reap.callback(process.wait)
+        self._reap.callback(process.kill)
+        return get_identity(process.pid)
+
+    def adopt(self, seat_id: str) -> None:
+        """Find what was left running and watch it; returns when it was seen."""
+        for spec, status in self.effects.find_left_running():
+            if spec.resident_id == seat_id:
+                self.effects.adopt(spec, status)
+        self.await_event(Seen)
+
+    def await_event(self, kind: type[Event]) -> Event:
+        while not isinstance(event := self.events.get(timeout=_SECONDS), kind):
+            pass
+        return event
+
+    def close(self) -> None:
+        self._reap.close()
+
+
+@pytest.fixture
+def rig(sqlite: Store) -> Iterator[Rig]:
+    with runtime_folder() as folder:
+        made = Rig(folder, sqlite)
+        yield made
+        made.close()
+
+
+def test_the_end_of_a_killed_host_is_told_when_its_memory_is_free(rig: Rig) -> None:
+    host = rig.leave("r1", "--bytes", str(_BIG_BYTES))
+    rig.adopt("r1")
+    gone: list[bool] = []
+    rig.heard.insert(0, lambda event: gone.append(wait_end(host, 0.0)))
+    rig.effects.kill("r1")
+    rig.await_event(Ended)
+    assert gone[-1]
