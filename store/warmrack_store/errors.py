@@ -48,12 +48,14 @@ class WarmrackError(Exception):
 
     @classmethod
     def from_record(cls, record: Mapping[str, object]) -> "WarmrackError":
-        """The error of a record; an unknown code (from a newer service) becomes its branch's root."""
+        """The error of a record; an unknown code (from a newer service) becomes its branch's root,
+        and a record without a hint gets its kind's."""
         code = str(record.get("code", ""))
         known = {kind.code: kind for kind in leaves()}
         fallback: type[WarmrackError] = Transient if record.get("retryable") else Defect
         kind = known.get(code, fallback)
-        return kind(str(record.get("message", "")), hint=str(record.get("hint", "")))
+        hint = record.get("hint")
+        return kind(str(record.get("message", "")), hint=None if hint is None else str(hint))
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         return type(self), (self.message,)
