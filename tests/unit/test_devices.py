@@ -11,24 +11,35 @@ GIB = 2**30
 
 
 def test_named_devices_have_the_budgets_that_are_named() -> None:
-    assert list_devices("cpu:0=4GiB, cpu:1=512MiB,") == (
+    assert list_devices("cpu:0=4GiB, cpu:1=512MiB,", {}) == (
         Device(name="cpu:0", budget_bytes=4 * GIB),
         Device(name="cpu:1", budget_bytes=GIB // 2),
     )
-    assert list_devices("cuda:3=1GiB")[0].kind == "cuda"
+    assert list_devices("cuda:3=1GiB", {})[0].kind == "cuda"
 
 
 def test_a_cpu_device_without_a_size_gets_less_than_the_machine_has() -> None:
-    [device] = list_devices("cpu:0")
+    [device] = list_devices("cpu:0", {})
     assert device.budget_bytes == cpu.budget_bytes()
     assert 0 < device.budget_bytes < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_auto_is_every_gpu_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "free_bytes_by_index", lambda: {0: GIB, 1: 2 * GIB})
-    assert [device.name for device in list_devices("auto")] == ["cuda:0", "cuda:1"]
+    assert [device.name for device in list_devices("auto", {})] == ["cuda:0", "cuda:1"]
     monkeypatch.setattr(cuda, "free_bytes_by_index", dict)
-    assert [device.name for device in list_devices(" auto ")] == ["cpu:0"]
+    assert [device.name for device in list_devices(" auto ", {})] == ["cpu:0"]
+
+
+@pytest.mark.parametrize("spec", ["auto", "cuda:0, cuda:1"])
+def test_memory_of_this_nodes_own_hosts_stays_in_its_devices_budget(
+    monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    monkeypatch.setattr(cuda, "free_bytes_by_index", lambda: {0: GIB, 1: 2 * GIB})
+    assert list_devices(spec, {"cuda:0": 3 * GIB, "cpu:0": GIB}) == (
+        Device(name="cuda:0", budget_bytes=4 * GIB),
+        Device(name="cuda:1", budget_bytes=2 * GIB),
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +49,7 @@ def test_auto_is_every_gpu_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> N
 )  # fmt: skip
 def test_a_spec_that_makes_no_sense_is_refused(spec: str) -> None:
     with pytest.raises(BadRequest):
-        list_devices(spec)
+        list_devices(spec, {})
 
 
 def test_free_memory_is_read_from_the_drivers_tool() -> None:

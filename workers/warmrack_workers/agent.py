@@ -36,6 +36,7 @@ from warmrack_store.vault import read_vault
 from warmrack_workers.activity import Activities, Stopping
 from warmrack_workers.decide import Seat
 from warmrack_workers.devices import list_devices
+from warmrack_workers.devices.held import held_bytes
 from warmrack_workers.disk_checks import DiskChecks
 from warmrack_workers.effects import HostEffects
 from warmrack_workers.heart import Heart
@@ -48,6 +49,7 @@ from warmrack_workers.pipeline import Parts, Pipeline
 from warmrack_workers.residency import Residency
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_schemas import list_schemas
+from warmrack_workers.vital_threads import end_with_vital_threads
 
 log = structlog.get_logger()
 _BELL_THREADS = 16
@@ -68,8 +70,8 @@ class Agent:
         self._settings = settings
         self._node = settings.node
         self._holder = f"{settings.node}:{secrets.token_hex(6)}"
-        self._devices = list_devices(settings.devices)
         self._database = Database(settings.effective_database_url)
+        self._devices = list_devices(settings.devices, held_bytes(self._database, self._node))
         self._doorbell = CeleryDoorbell(settings.broker_url)
         self._wakeups = Wakeups(settings.broker_url)
         self._broker_url = settings.broker_url
@@ -120,6 +122,7 @@ class Agent:
         """Work until SIGTERM or SIGINT; does not return, the process exits."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        end_with_vital_threads()
         self._nursery.start()
         self._residency.adopt(self._effects, self._adopt())
         self._residency.start()
