@@ -50,6 +50,7 @@ from warmrack_workers.residency import Residency
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_schemas import list_schemas
 from warmrack_workers.vital_threads import end_with_vital_threads
+from warmrack_workers.vital_threads import end_with_vital_threads
 
 log = structlog.get_logger()
 _BELL_THREADS = 16
@@ -122,6 +123,7 @@ class Agent:
         """Work until SIGTERM or SIGINT; does not return, the process exits."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        end_with_vital_threads()
         end_with_vital_threads()
         self._nursery.start()
         self._residency.adopt(self._effects, self._adopt())
