@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import uvicorn
 
 from tests.services.stores import Store, free_port
-from tests.services.submitted import LEASE_SECONDS, claimed, submit
+from tests.services.submitted import LEASE_SECONDS, claimed
 from warmrack_daemon.api.app import create_app
 from warmrack_daemon.services import Services
 from warmrack_store.brokers.celery_doorbell import CeleryDoorbell
@@ -432,5 +432,8 @@ def test_a_job_is_accepted_without_the_broker(services: Services) -> None:
 
 
 def test_a_position_is_shown_while_a_job_waits(api: httpx.Client, services: Services) -> None:
-    submit(services.database, "org/first")
     assert post_job(api)["progress"]["position"] == 1
+    second = post_job(api, request={"model": "org/second"})
+    assert second["progress"]["position"] == 2
+    claimed(services.database)
+    assert api.get(f"/api/v1/jobs/{second['id']}").json()["progress"]["position"] == 1

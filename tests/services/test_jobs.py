@@ -222,8 +222,8 @@ def test_the_position_counts_the_waiting_jobs_that_go_first(database: Database) 
     submit(database, "org/c")
     submit(database, "org/d", priority="background")
     with database.read() as tx:
-        assert jobs.queue_position(tx, mine) == 1
-        assert jobs.queue_position(tx, ahead) == 0
+        assert jobs.queue_position(tx, mine) == 2
+        assert jobs.queue_position(tx, ahead) == 1
         assert jobs.count_waiting(tx) == 4
 
 

@@ -247,7 +247,7 @@ def count_waiting(tx: Transaction) -> int:
 
 
 def queue_position(tx: Transaction, job: Job) -> int:
-    """How many waiting jobs go before this one; 0 for one that is not waiting."""
+    """Its place among the waiting jobs, from 1; 0 for one that is not waiting."""
     if job.state not in WAITING or job.holder is not None or job.joined_to is not None:
         return 0
     mine = sa.select(jobs.c.rank).where(jobs.c.id == job.id).scalar_subquery()
@@ -261,4 +261,4 @@ def queue_position(tx: Transaction, job: Job) -> int:
         ),
     )
     row = tx.find(query)
-    return int(row["ahead"]) if row else 0
+    return int(row["ahead"]) + 1 if row else 0
