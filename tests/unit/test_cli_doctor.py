@@ -1,6 +1,8 @@
 """What `doctor` finds, and how it says what to do."""
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -58,6 +60,24 @@ def test_a_cache_on_a_file_system_without_links_is_wrong() -> None:
     settings = Settings(cache_dir=Path("/proc"))
     found = verdicts(machine.check_cache, settings)
     assert Verdict.WRONG in {one for one, _ in found.values()}
+
+
+def test_a_state_folder_that_takes_no_byte_is_wrong_and_one_that_does_is_left_as_it_was(
+    tmp_path: Path,
+) -> None:
+    assert verdict(machine.check_state, Settings(state_dir=tmp_path), "state") is Verdict.OK
+    assert list(tmp_path.iterdir()) == []
+    found = verdicts(machine.check_state, Settings(state_dir=Path("/proc")))["state"]
+    assert (found[0], "/proc" in found[1]) == (Verdict.WRONG, True)
+
+
+def test_a_database_that_can_be_read_and_not_written_is_wrong(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    migrate(settings.effective_database_url)
+    with closing(sqlite3.connect(tmp_path / "warmrack.db")) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON leases BEGIN SELECT missing(); END")
+    found = verdicts(stores.check_database, settings)["database"]
+    assert (found[0], "takes no write" in found[1]) == (Verdict.WRONG, True)
 
 
 def test_the_database_is_missing_then_ok_and_never_made_by_looking(tmp_path: Path) -> None:

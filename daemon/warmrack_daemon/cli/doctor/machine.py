@@ -1,4 +1,4 @@
-"""Checks of this machine: versions, devices, the cache's disk."""
+"""Checks of this machine: versions, devices, the disks of the cache and of the state."""
 
 import fcntl
 import os
@@ -19,6 +19,9 @@ _WORKER_LIBRARIES = ("torch", "transformers", "safetensors", "accelerate", "blak
 _DEVICE = re.compile(r"(cpu|cuda):(\d+)(?:=(.+))?")
 _LOW_BYTES = 20 * 2**30
 """Less than one 7B model in 16 bit needs for its files."""
+_LOW_STATE_BYTES = 256 * 2**20
+_TRIAL_BYTES = 2**20
+"""Written to find out whether a disk still takes anything."""
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -105,4 +108,25 @@ def _file_system(folder: Path) -> Finding:
     return ok("file system", "links, locks and renames work")
 
 
-CHECKS: tuple[Check, ...] = (check_versions, check_devices, check_cache)
+def check_state(settings: Settings) -> Iterator[Finding]:
+    """Whether the disk of the state, with the database and the logs, takes another MiB."""
+    folder = _existing(settings.state_dir.expanduser().absolute())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(bytes(_TRIAL_BYTES))
+            trial.flush()
+            os.fsync(trial.fileno())
+    except OSError as error:
+        remedy = "Free space on its disk, or set WARMRACK_STATE_DIR."
+        yield wrong("state", f"{folder} cannot be written: {error}", remedy)
+        return
+    free = shutil.disk_usage(folder).free
+    room = f"{format_size(free)} free at {settings.state_dir}"
+    if free < _LOW_STATE_BYTES:
+        remedy = "Free space: without any, jobs can neither be taken nor ended."
+        yield warning("state", room, remedy)
+    else:
+        yield ok("state", room)
+
+
+CHECKS: tuple[Check, ...] = (check_versions, check_devices, check_cache, check_state)

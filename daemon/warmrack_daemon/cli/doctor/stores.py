@@ -8,15 +8,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from warmrack_daemon.cli.doctor.findings import Check, Finding, ok, warning, wrong
-from warmrack_store.database import schema_revision
+from warmrack_store.database import Database, schema_revision
 from warmrack_store.errors import StoreUnavailable
+from warmrack_store.ledgers import leases
 from warmrack_store.settings import Settings
 
 _TIMEOUT_SECONDS = 5.0
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    """Whether it answers and has the newest schema; a missing SQLite file is not made."""
+    """Whether it answers, has the newest schema and takes a write; a missing file is not made."""
     url = settings.effective_database_url
     try:
         parsed = make_url(url)
@@ -34,8 +35,28 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         return
     if revision != head:
         yield wrong("database", f"{shown} is at {revision}, not {head}", "Run `warmrack migrate`.")
+        return
+    try:
+        _write(url)
+    except StoreUnavailable as error:
+        remedy = "Free space on its disk, and look at who may write it."
+        yield wrong("database", f"{shown} takes no write: {error.message}", remedy)
     else:
         yield ok("database", f"{shown} is at {revision}")
+
+
+def _write(url: str) -> None:
+    """Commit something that nobody reads: a full disk is not noticed before the commit."""
+    database = Database(url)
+    try:
+        with database.write() as tx:
+            held = leases.acquire(
+                tx, subject="doctor", kind="doctor", holder="doctor", ttl_seconds=1.0
+            )
+            if held is not None:
+                leases.release(tx, held)
+    finally:
+        database.close()
 
 
 def _sqlite_exists(path: str | None) -> bool:
