@@ -1,5 +1,6 @@
 """What the residency loop causes, on real processes: watched, killed, found again, let go."""
 
+import asyncio
 import queue
 import subprocess
 import sys
@@ -12,11 +13,17 @@ import pytest
 from tests.services import fake_host
 from tests.services.hosts import make_snapshot, make_spec, runtime_folder
 from tests.services.stores import Store
+from warmrack_store.errors import Defect, HostLost
+from warmrack_store.ledgers import residents
+from warmrack_store.states import ResidentState
+from warmrack_workers import effects as effects_module
+from warmrack_workers.adoption import adopt_hosts
 from warmrack_workers.effects import HostEffects
 from warmrack_workers.host_process import Nursery
+from warmrack_workers.host_server import serve
 from warmrack_workers.host_spec import HostSpec, write_spec
 from warmrack_workers.orders import Ended, Event, Seen
-from warmrack_workers.processes import ProcessIdentity, get_identity, wait_end
+from warmrack_workers.processes import ProcessIdentity, get_identity, is_alive, wait_end
 
 _SECONDS = 30.0
 _BIG_BYTES = 500_000_000
@@ -105,3 +112,82 @@ def test_the_end_of_a_killed_host_is_told_when_its_memory_is_free(rig: Rig) -> N
     rig.effects.kill("r1")
     rig.await_event(Ended)
     assert gone[-1]
+
+
+def put_row(store: Store, seat_id: str, host: ProcessIdentity) -> None:
+    with store.database.write() as tx:
+        residents.insert_resident(
+            tx,
+            {
+                "id": seat_id,
+                "state": "warm",
+                "cache_key": "k",
+                "resolution_id": "res_1",
+                "repository": "org/a",
+                "commit": "0" * 40,
+                "precision": "fp32",
+                "public": True,
+                "node": "n0",
+                "node_epoch": 1,
+                "device": "cpu:0",
+                "pid": host.pid,
+                "start_time": host.start_time,
+                "charged_bytes": 1,
+                "pinned": False,
+                "keep_alive_seconds": 600.0,
+            },
+        )
+
+
+def test_a_host_that_a_former_agent_left_is_taken_over(rig: Rig, sqlite: Store) -> None:
+    host = rig.leave("r1")
+    put_row(sqlite, "r1", host)
+    adopted = adopt_hosts(sqlite.database, rig.effects, node="n0")
+    assert list(adopted) == ["r1"]
+    rig.await_event(Seen)
+    assert is_alive(host)
+    rig.effects.kill("r1")
+    rig.await_event(Ended)
+
+
+@pytest.mark.parametrize("spec", ["{}", None], ids=["of another version", "missing"])
+@pytest.mark.parametrize("answers", ["1000", "0"], ids=["answers", "hangs"])
+def test_a_host_that_cannot_be_adopted_is_killed_by_its_row(
+    rig: Rig, sqlite: Store, spec: str | None, answers: str
+) -> None:
+    host = rig.leave("r1", "--answers", answers)
+    put_row(sqlite, "r1", host)
+    rig.spec_path("r1").unlink()
+    if spec is not None:
+        rig.spec_path("r1").write_text(spec)
+    assert adopt_hosts(sqlite.database, rig.effects, node="n0") == {}
+    assert wait_end(host, 0.0)
+    assert list(rig.folder.glob("r1.*")) == []
+    with sqlite.database.read() as tx:
+        assert residents.list_live(tx, node="n0") == []
+        found = residents.find_resident(tx, "r1")
+    assert found is not None
+    assert (found.state, found.cause) == (ResidentState.GONE, "agent-restarted")
+
+
+def test_a_host_without_a_row_and_with_a_spec_of_another_version_is_ended(rig: Rig) -> None:
+    host = rig.leave("r1")
+    rig.spec_path("r1").write_text("{}")
+    assert list(rig.effects.find_left_running()) == []
+    assert wait_end(host, 0.0)
+
+
+def test_a_host_that_finds_its_spec_gone_when_it_listens_ends(rig: Rig) -> None:
+    with pytest.raises(Defect, match="nobody wants"):
+        asyncio.run(serve(rig.spec("r1"), rig.spec_path("r1")))
+    assert not rig.spec("r1").socket_path.exists()
+
+
+def test_a_host_that_no_longer_answers_is_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effects_module, "SILENCE_SECONDS", 0.2)
+    host = rig.leave("r1", "--answers", "2")
+    rig.adopt("r1")
+    ended = rig.await_event(Ended)
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, HostLost)
+    assert wait_end(host, 0.0)

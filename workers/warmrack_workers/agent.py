@@ -34,7 +34,7 @@ from warmrack_store.settings import Settings
 from warmrack_store.states import NodeState, ResidentState
 from warmrack_store.vault import read_vault
 from warmrack_workers.activity import Activities, Stopping
-from warmrack_workers.decide import Seat
+from warmrack_workers.adoption import adopt_hosts
 from warmrack_workers.devices import list_devices
 from warmrack_workers.devices.held import held_bytes
 from warmrack_workers.disk_checks import DiskChecks
@@ -49,7 +49,6 @@ from warmrack_workers.pipeline import Parts, Pipeline
 from warmrack_workers.residency import Residency
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_schemas import list_schemas
-from warmrack_workers.vital_threads import end_with_vital_threads
 from warmrack_workers.vital_threads import end_with_vital_threads
 
 log = structlog.get_logger()
@@ -124,9 +123,9 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         end_with_vital_threads()
-        end_with_vital_threads()
         self._nursery.start()
-        self._residency.adopt(self._effects, self._adopt())
+        left = adopt_hosts(self._database, self._effects, node=self._node)
+        self._residency.adopt(self._effects, left)
         self._residency.start()
         self._heart.start()
         threading.Thread(
@@ -202,38 +201,6 @@ class Agent:
                 versions=self._versions,
             )
         )
-
-    def _adopt(self) -> dict[str, tuple[Seat, str, str]]:
-        """Take over the hosts that a former agent of this node left, and write off the others."""
-        with self._database.read() as tx:
-            rows = {row.id: row for row in residents.list_live(tx, node=self._node)}
-            offset = time.monotonic() - tx.now
-        adopted: dict[str, tuple[Seat, str, str]] = {}
-        for spec, status in self._effects.find_left_running():
-            row = rows.get(spec.resident_id)
-            if row is None or row.node_epoch != spec.epoch:
-                self._effects.discard(spec, status)
-                continue
-            seat = Seat(
-                id=row.id,
-                key=row.cache_key,
-                device=row.device,
-                size_bytes=row.charged_bytes,
-                state=ResidentState.STARTING,
-                in_flight=status.in_flight,
-                last_used_at=row.last_used_at + offset,
-                keep_alive_seconds=row.keep_alive_seconds,
-                pinned=row.pinned,
-            )
-            adopted[row.id] = (seat, row.resolution_id, str(spec.socket_path))
-            self._effects.adopt(spec, status)
-        with self._database.write() as tx:
-            for resident_id in rows.keys() - adopted.keys():
-                residents.update_resident(
-                    tx, resident_id, state=ResidentState.GONE, cause="agent-restarted"
-                )
-        log.info("The agent starts.", action="agent-start", node=self._node, adopted=len(adopted))
-        return adopted
 
     def _work(self) -> None:
         """Claim and run jobs until there is none for this node."""

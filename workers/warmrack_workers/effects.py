@@ -28,11 +28,14 @@ from warmrack_workers.host_process import Nursery
 from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, read_spec
 from warmrack_workers.host_status import HostStatus
 from warmrack_workers.orders import Ended, Event, Launched, Order, Seen
-from warmrack_workers.processes import ProcessIdentity, is_alive, kill, wait_end
+from warmrack_workers.processes import ProcessIdentity, kill, wait_end
 
 log = structlog.get_logger()
-_START_SECONDS = 60.0
+START_SECONDS = 60.0
 """A spawned host imports torch before its socket is there; on a busy machine that takes a while."""
+SILENCE_SECONDS = 120.0
+"""A host that hangs is ended. Longer than a load may hold the interpreter's lock, during which it
+does not answer either."""
 _CONNECT_PAUSE_SECONDS = 0.01
 _WATCH_SECONDS = 1.0
 _STATUS_WAIT_SECONDS = 5.0
@@ -108,9 +111,11 @@ class HostEffects:
         for seat_id in list(self._hosts):
             self.drain(seat_id)
         deadline = time.monotonic() + deadline_seconds
-        while self._alive() and time.monotonic() < deadline:
+        while self._hosts and time.monotonic() < deadline:
             time.sleep(0.02)
-        for host in self._alive():
+        for host in list(self._hosts.values()):
+            # First: without its spec, a host that is being launched ends as soon as it listens.
+            host.spec_path.unlink(missing_ok=True)
             self._kill(host)
 
     def find_left_running(self) -> Iterator[tuple[HostSpec, HostStatus]]:
@@ -123,21 +128,28 @@ class HostEffects:
         for spec_path in sorted(self._runtime_dir.glob("*.json")):
             try:
                 spec = read_spec(spec_path)
-            except Defect:
-                spec_path.unlink(missing_ok=True)
+            except Defect:  # of another version
+                self.discard(spec_path.stem)
                 continue
             status = _find_status(spec.socket_path)
             if status is None or status.state not in (ResidentState.WARM, ResidentState.DRAINING):
-                self.discard(spec, status)
+                self.discard(spec.resident_id)
             else:
                 yield spec, status
 
-    def discard(self, spec: HostSpec, status: HostStatus | None) -> None:
-        """End a host that nobody will adopt, and remove its files."""
-        if status is not None:
-            kill(ProcessIdentity(pid=status.pid, start_time=status.start_time))
-        spec.socket_path.unlink(missing_ok=True)
-        (self._runtime_dir / f"{spec.resident_id}.json").unlink(missing_ok=True)
+    def discard(self, seat_id: str, known: ProcessIdentity | None = None) -> None:
+        """End a host that nobody will adopt, and remove its files; `known` is what its row says.
+
+        The spec goes first: a host that does not listen yet ends when it finds none, and one that
+        listens says who it is.
+        """
+        socket = Path(self.socket_of(seat_id))
+        (self._runtime_dir / f"{seat_id}.json").unlink(missing_ok=True)
+        for identity in (known, _find_identity(socket)):
+            if identity is not None and kill(identity):
+                wait_end(identity, _GONE_SECONDS)
+                log.info("A host is not adopted.", action="host-discarded", resident=seat_id)
+        socket.unlink(missing_ok=True)
 
     def adopt(self, spec: HostSpec, status: HostStatus) -> None:
         """Watch a host that runs already."""
@@ -218,7 +230,7 @@ class HostEffects:
     def _watch(self, host: _Host) -> None:
         """Tell the loop what the host says, until its process is gone."""
         assert host.identity is not None
-        deadline = time.monotonic() + _START_SECONDS
+        heard_at = time.monotonic()
         state: str | None = None
         with _client(host.socket) as client:
             while not host.killed.is_set():
@@ -229,10 +241,11 @@ class HostEffects:
                 if status is None:
                     if wait_end(host.identity, _CONNECT_PAUSE_SECONDS):
                         return
-                    if state is None and time.monotonic() > deadline:
-                        raise HostLost(f"the host did not listen within {_START_SECONDS:g} s")
+                    patience = START_SECONDS if state is None else SILENCE_SECONDS
+                    if time.monotonic() - heard_at > patience:
+                        raise HostLost(f"the host has not answered for {patience:g} s")
                     continue
-                state = status.state
+                state, heard_at = status.state, time.monotonic()
                 self._post(Seen(seat_id=host.seat_id, status=status))
                 if state == ResidentState.WARM:
                     host.nudged.wait(_WATCH_SECONDS)
@@ -259,10 +272,6 @@ class HostEffects:
         while host.identity is not None and not wait_end(host.identity, _GONE_SECONDS):
             log.warning("A killed host does not end.", action="host-stuck", resident=host.seat_id)
 
-    def _alive(self) -> list[_Host]:
-        hosts = list(self._hosts.values())
-        return [host for host in hosts if host.identity is not None and is_alive(host.identity)]
-
 
 def _client(socket: Path) -> httpx.Client:
     return httpx.Client(
@@ -286,6 +295,18 @@ def _find_status(socket: Path) -> HostStatus | None:
         try:
             return _read_status(client, {})
         except (ValueError, json.JSONDecodeError):
+            return None
+
+
+def _find_identity(socket: Path) -> ProcessIdentity | None:
+    """Who listens there, also where the rest of its status is of another version."""
+    if not socket.exists():
+        return None
+    with _client(socket) as client:
+        try:
+            said = client.get("/status").json()
+            return ProcessIdentity(pid=int(said["pid"]), start_time=int(said["start_time"]))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
 
 

@@ -227,7 +227,7 @@ def run(spec_path: Path) -> int:
     spec = read_spec(spec_path)
     torch.set_num_threads(spec.threads)
     transformers.utils.logging.disable_progress_bar()
-    host = asyncio.run(serve(spec))
+    host = asyncio.run(serve(spec, spec_path))
     return host.error.exit_code if host.error else 0
 
 

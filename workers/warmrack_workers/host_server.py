@@ -32,9 +32,17 @@ LONGEST_WAIT_SECONDS = 60.0
 _FLUSH_SECONDS = 1.0
 
 
-async def serve(spec: HostSpec) -> Host:
-    """Listen, load, serve; returns when the host has drained or its failure has been read."""
+async def serve(spec: HostSpec, spec_path: Path) -> Host:
+    """Listen, load, serve; returns when the host has drained or its failure has been read.
+
+    Raises Defect where the spec is gone: whoever ended this host took it away before asking the
+    socket who listens, so either they find this host there or this host finds no spec.
+    """
     listener = _listen(spec.socket_path)
+    if not spec_path.exists():
+        listener.close()
+        spec.socket_path.unlink(missing_ok=True)
+        raise Defect(f"{spec_path} is gone: nobody wants this host any more")
     host = Host(spec)
     config = uvicorn.Config(
         _Api(host).app,
