@@ -1,5 +1,6 @@
 """Recent resolutions of direct calls, so that a warm model is reached without asking the Hub."""
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -24,14 +25,16 @@ class _Entry:
 
 
 class Resolved:
-    """A bounded memory, keyed by the request and the mark of the caller's token.
+    """A bounded memory, keyed by the request and the mark of the caller's token; for any thread.
 
     A caller finds only what was resolved with the same token, so a right that one caller has
     never serves another.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, *, most_entries: int = _MAX_ENTRIES) -> None:
         self._services = services
+        self._most_entries = most_entries
+        self._lock = threading.Lock()
         self._entries: dict[tuple[str, str], _Entry] = {}
 
     def find(self, request: LoadRequest, token: str | None) -> Resolution | None:
@@ -48,12 +51,17 @@ class Resolved:
             token,
             versions={"warmrack": own_version()},
         )
-        if len(self._entries) >= _MAX_ENTRIES:
-            self._entries.pop(next(iter(self._entries)))
-        until = time.monotonic() + _lifetime(request, resolution)
-        entry = _Entry(resolution=resolution, until=until)
-        self._entries[self._key(request, token)] = entry
+        self.remember(request, token, resolution)
         return resolution
+
+    def remember(self, request: LoadRequest, token: str | None, resolution: Resolution) -> None:
+        """Keep it for as long as it holds; the oldest entry goes where there are too many."""
+        key, until = self._key(request, token), time.monotonic() + _lifetime(request, resolution)
+        with self._lock:
+            self._entries.pop(key, None)
+            if len(self._entries) >= self._most_entries:
+                del self._entries[next(iter(self._entries))]
+            self._entries[key] = _Entry(resolution=resolution, until=until)
 
     def _key(self, request: LoadRequest, token: str | None) -> tuple[str, str]:
         return request.digest(), self._services.vault.mark(token)
