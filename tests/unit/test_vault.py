@@ -1,5 +1,6 @@
 """The vault: tokens at rest, marks that give nothing away, and the key's file."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -50,6 +51,29 @@ def test_a_made_key_is_random_kept_and_its_owners_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(one.stat().st_mode) == 0o600
     assert [path.name for path in one.parent.iterdir()] == ["key"]
     assert read_vault(one).decrypt(read_vault(one).encrypt(TOKEN)) == TOKEN
+
+
+def test_a_crash_while_a_secret_is_written_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key"
+
+    def crash(_self: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            ensure_key_file(path)
+    assert not path.exists()
+    ensure_key_file(path)
+    read_vault(path)
+
+
+def test_what_a_crashed_process_with_our_pid_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / f"key.{os.getpid()}").touch()
+    ensure_key_file(tmp_path / "key")
+    read_vault(tmp_path / "key")
 
 
 def test_a_missing_or_short_key_is_refused(tmp_path: Path) -> None:
