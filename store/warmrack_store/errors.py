@@ -57,8 +57,8 @@ class WarmrackError(Exception):
         hint = record.get("hint")
         return kind(str(record.get("message", "")), hint=None if hint is None else str(hint))
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
-        return type(self), (self.message,)
+    def __reduce__(self) -> tuple[type[Self], tuple[str], dict[str, object]]:
+        return type(self), (self.message,), self.__dict__
 
 
 class Refusal(WarmrackError):

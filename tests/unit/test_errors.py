@@ -52,10 +52,13 @@ def test_a_code_of_a_newer_service_becomes_its_branch(
     assert WarmrackError.from_record({}).message == ""
 
 
-def test_an_error_survives_a_pickle_with_its_message() -> None:
+def test_an_error_survives_a_pickle_with_all_that_it_says() -> None:
     for kind in KINDS:
-        again = pickle.loads(pickle.dumps(kind("what")))
-        assert (type(again), again.message) == (kind, "what")
+        error = kind("what", hint="what next", retry_after_seconds=3.0)
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), again.args, vars(again)) == (kind, ("what",), vars(error))
+    cold = pickle.loads(pickle.dumps(errors.ModelCold("cold", job="j")))
+    assert cold.job == "j"
 
 
 def test_a_hint_is_the_classs_unless_one_is_given() -> None:
