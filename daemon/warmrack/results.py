@@ -147,7 +147,7 @@ class Snapshot(Result):
 
 
 class Step(Result):
-    """One thing that has to happen before a model is warm: fetch, queue, evict or load."""
+    """One thing that has to happen before a model is warm: fetch, queue, evict, load, quantize."""
 
     stage: str
     seconds: float

@@ -11,7 +11,7 @@ from warmrack_store.placement.fits import Fit, list_fits
 from warmrack_store.placement.views import Need
 from warmrack_store.receipts import name_receipt
 from warmrack_store.requests import LoadRequest, check_supported
-from warmrack_store.resolution import Memory, Resolution
+from warmrack_store.resolution import Memory, QuantizationSource, Resolution
 from warmrack_store.resolver.memory import estimate_memory
 from warmrack_store.resolving import resolve_request
 from warmrack_store.states import ResidentState
@@ -72,7 +72,11 @@ def _widen(services: Services, resolution: Resolution, request: LoadRequest, bat
 
 def _weigh(services: Services, resolution: Resolution, memory: Memory) -> dict[str, Any]:
     """The memory's total, and each device held against it."""
-    need = Need(size_bytes=resolution.size_bytes, memory_bytes=memory.total_bytes)
+    need = Need(
+        size_bytes=resolution.size_bytes,
+        memory_bytes=memory.total_bytes,
+        quantized_bytes=_count_quantized(resolution),
+    )
     with services.database.read() as tx:
         views, rates = list_views(tx, resolution), get_rates(tx)
         holding = {
@@ -91,6 +95,14 @@ def _weigh(services: Services, resolution: Resolution, memory: Memory) -> dict[s
         "devices": [_show(fit) for fit in fits],
         "expected_seconds": next((_seconds(fit) for fit in fits if fit.best), None),
     }
+
+
+def _count_quantized(resolution: Resolution) -> int:
+    """Bytes of the weight files where the load quantizes them."""
+    quantization = resolution.quantization
+    if quantization is None or quantization.source is not QuantizationSource.ON_THE_FLY:
+        return 0
+    return sum(file.size for file in resolution.files if file.path in resolution.weights)
 
 
 def _count_download(need: Need, fits: Sequence[Fit]) -> int:

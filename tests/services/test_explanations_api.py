@@ -170,6 +170,15 @@ def test_more_sequences_at_once_need_more_cache(pool: Services) -> None:
     assert four["memory_bytes"] > one["memory_bytes"]
 
 
+def test_a_load_that_quantizes_says_so_in_its_memory_and_its_time(pool: Services) -> None:
+    wanted = {"mode": "optimized", "precision": "int8", "quantize": "on_the_fly"}
+    answer = ask(pool, "estimate", **wanted)
+    assert answer["memory"]["weights_bytes"] == LAYER.size_bytes // 2
+    assert answer["memory"]["quantization_state_bytes"] == 4 * 1024
+    stages = [step["stage"] for step in by_device(answer)["node-1/large"]["steps"]]
+    assert stages == ["fetch", "load", "quantize"]
+
+
 def test_nothing_is_stored_for_a_question(pool: Services) -> None:
     before = _count(pool)
     ask(pool, "explain")

@@ -36,6 +36,16 @@ def test_the_seconds_are_the_sum_of_the_stages_by_the_rates() -> None:
     assert fit.expected_seconds == 13.5
 
 
+def test_quantizing_at_the_load_takes_its_own_time() -> None:
+    need = Need(size_bytes=10**9, memory_bytes=GIB, quantized_bytes=10**9)
+    fit = list_fits(need, [node("a", has_snapshot=True)], RATES)[0]
+    assert [(step.stage.value, step.seconds) for step in fit.steps] == [
+        ("load", 1.5),
+        ("quantize", 50.0),
+    ]
+    assert "quantize" in fit.assumed
+
+
 def test_half_of_the_files_is_half_of_the_fetch() -> None:
     fit = fits(node("a", cached_fraction=0.5))["a/cpu:0"]
     assert (fit.missing_bytes, fit.steps[0].seconds) == (5 * 10**8, 5.0)

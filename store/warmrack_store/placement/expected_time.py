@@ -46,6 +46,8 @@ def _plan_steps(need: Need, node: NodeView, rates: Rates) -> Iterator[Step]:
     yield Step(
         stage=Stage.LOAD, seconds=share * load_seconds, measured=Speed.HOST in rates.measured
     )
+    quantize_seconds = need.quantized_bytes / rates.quantize_bytes_per_second
+    yield Step(stage=Stage.QUANTIZE, seconds=share * quantize_seconds, measured=False)
 
 
 def count_missing_bytes(need: Need, node: NodeView) -> float:
