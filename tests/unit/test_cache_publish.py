@@ -1,6 +1,7 @@
 """What is published, seen by huggingface_hub itself."""
 
 import hashlib
+import os
 import stat
 from pathlib import Path
 
@@ -125,6 +126,40 @@ def test_an_existing_snapshot_gets_the_links_it_lacks(layout: RepositoryLayout) 
     publish(layout, commit=COMMIT, files=FILES[:1], public=True)
     snapshot = publish(layout, commit=COMMIT, files=FILES, public=True)
     assert {path: (snapshot / path).read_bytes() for path in BODIES} == BODIES
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The paths, as they were then, of what was brought to the disk."""
+    paths: set[str] = set()
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        paths.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return paths
+
+
+def test_every_folder_of_a_new_snapshot_is_on_the_disk(
+    layout: RepositoryLayout, synced: set[str]
+) -> None:
+    place_blobs(layout)
+    publish(layout, commit=COMMIT, files=FILES, public=True)
+    building = layout.building(COMMIT)
+    whole = {building, building / "1_Pooling", layout.blobs, layout.snapshots, layout.folder}
+    assert {str(folder) for folder in (*whole, layout.cache_dir)} <= synced
+
+
+def test_links_added_to_a_snapshot_are_on_the_disk(
+    layout: RepositoryLayout, synced: set[str]
+) -> None:
+    place_blobs(layout)
+    publish(layout, commit=COMMIT, files=FILES[:1], public=True)
+    synced.clear()
+    snapshot = publish(layout, commit=COMMIT, files=FILES, public=True)
+    assert {str(snapshot), str(snapshot / "1_Pooling")} <= synced
 
 
 def test_a_wrong_link_is_moved_aside_and_a_right_plain_file_is_left(

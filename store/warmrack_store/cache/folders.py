@@ -6,7 +6,8 @@ daemon's user, so that the folder is no way around the rights.
 
 import os
 import stat
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.errors import Integrity
@@ -55,6 +56,14 @@ def make_parents(root: Path, path: str, *, public: bool) -> Path:
         place /= parent
         make_folder(place, public=public)
     return place / name
+
+
+def list_parents(root: Path, paths: Iterable[str]) -> frozenset[Path]:
+    """`root`, and the folders between it and each of `paths`."""
+    found = {root}
+    for path in paths:
+        found.update(root / parent for parent in PurePosixPath(path).parents)
+    return frozenset(found)
 
 
 def write_whole(target: Path, text: str, work: Path, *, public: bool) -> None:

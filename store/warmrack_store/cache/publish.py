@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmrack_store.cache.folders import (
+    list_parents,
     make_folder,
     make_parents,
     sync_folder,
@@ -35,9 +36,10 @@ def publish(
     """Make `files`, whose verified blobs are in place, the snapshot of `commit`; its folder.
 
     A new snapshot is built aside and renamed, so it is there whole or not at all; an existing one
-    (adopted, or of fewer files) gets the links it lacks. The listing of the `tree` is written only
-    where `files` covers it: with one present, a stock offline load fails on any file that is
-    missing. `ref` is a branch or tag that meant `commit`.
+    (adopted, or of fewer files) gets the links it lacks. All of it survives a power cut once this
+    returns, and SQL may say so. The listing of the `tree` is written only where `files` covers it:
+    with one present, a stock offline load fails on any file that is missing. `ref` is a branch or
+    tag that meant `commit`.
     """
     missing = [file.path for file in files if not layout.blob(file.digest).exists()]
     if missing:
@@ -46,7 +48,8 @@ def publish(
     if not snapshot.exists():
         _build(layout, commit, files, public=public)
     _add_links(layout, snapshot, files, public=public)
-    sync_folder(layout.snapshots)
+    for folder in (layout.blobs, layout.snapshots, layout.folder, layout.cache_dir):
+        sync_folder(folder)
     if tree and {file.path for file in tree} <= {file.path for file in files}:
         _write_tree(layout, commit, tree, public=public)
     if ref is not None and ref != commit:
@@ -74,7 +77,8 @@ def _build(
     for file in files:
         place = make_parents(building, file.path, public=public)
         place.symlink_to(layout.link_target(file.path, file.digest))
-    sync_folder(building)
+    for folder in list_parents(building, (file.path for file in files)):
+        sync_folder(folder)
     try:
         building.rename(layout.snapshot(commit))
     except OSError:
@@ -88,6 +92,7 @@ def _add_links(
     layout: RepositoryLayout, snapshot: Path, files: Sequence[FileFact], *, public: bool
 ) -> None:
     make_folder(snapshot, public=public)
+    added = []
     for file in files:
         place = make_parents(snapshot, file.path, public=public)
         if os.path.lexists(place):
@@ -95,6 +100,9 @@ def _add_links(
                 continue
             quarantine(layout, place)
         place.symlink_to(layout.link_target(file.path, file.digest))
+        added.append(file.path)
+    for folder in list_parents(snapshot, added) if added else ():
+        sync_folder(folder)
 
 
 def _serves(layout: RepositoryLayout, place: Path, file: FileFact) -> bool:
