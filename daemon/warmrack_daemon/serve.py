@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 
 from warmrack_daemon.api.app import create_app
+from warmrack_daemon.listening import Listening, check_access
 from warmrack_daemon.reconciler import Reconciler
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
@@ -16,7 +17,7 @@ from warmrack_store.brokers.celery_doorbell import Intake
 from warmrack_store.errors import BadRequest, NotSupported, WarmrackError
 from warmrack_store.logs import configure_logs
 from warmrack_store.records import parse_record
-from warmrack_store.settings import Auth, Settings, load_settings
+from warmrack_store.settings import Settings, load_settings
 from warmrack_store.submissions import Submission
 
 _KEEP_ALIVE_SECONDS = 75
@@ -25,13 +26,9 @@ _INTAKE_ONLY = ("api_key", "idempotency_key", "wait")
 _MAX_KEY_LENGTH = 200
 
 
-def run(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises NotSupported for an `auth` that is not served yet."""
-    if settings.auth is not Auth.OFF:
-        raise NotSupported(
-            "auth = keys is not served by this version",
-            hint="Listen on loopback, or put a proxy that authenticates in front.",
-        )
+def run(settings: Settings, listening: Listening) -> None:
+    """Serve until SIGTERM or SIGINT. Raises a refusal for an address that may not be served."""
+    check_access(settings.auth, listening)
     heap.limit_arenas()
     configure_logs(settings.log)
     services = Services.open(settings)
@@ -46,8 +43,8 @@ def run(settings: Settings, host: str, port: int) -> None:
     try:
         uvicorn.run(
             create_app(services),
-            host=host,
-            port=port,
+            host=listening.host,
+            port=listening.port,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -64,9 +61,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="warmrack serve")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8420)
+    parser.add_argument("--behind-proxy", action="store_true")
     given = parser.parse_args()
     try:
-        run(load_settings(), given.host, given.port)
+        run(load_settings(), Listening(**vars(given)))
     except WarmrackError as error:
         print(f"error[{error.code}]: {error.message}\nhint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from warmrack_daemon.children import MARK, Child, sweep
 from warmrack_daemon.embedded_broker import EmbeddedBroker
+from warmrack_daemon.listening import Listening, check_access
 from warmrack_store.errors import AlreadyRunning, Defect
 from warmrack_store.settings import Settings
 from warmrack_store.vault import ensure_key_file
@@ -32,18 +33,17 @@ _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
 _STOP_SECONDS = {"node": 12.0, "control": 5.0, "broker": 2.0}
 """Adds up to less than the 20 s after which a service manager kills."""
-_NOT_PASSED_ON = frozenset(
-    {"node", "ingress", "ingress_url", "url", "api_key", "hub_token", "auth"}
-)
+_NOT_PASSED_ON = frozenset({"node", "ingress", "ingress_url", "url", "api_key", "hub_token"})
 """Each node has a name and a port of its own, and a client's settings are the client's."""
 
 
-def run_up(settings: Settings, host: str, port: int, node_count: int) -> None:
+def run_up(settings: Settings, listening: Listening, node_count: int) -> None:
     """Run the stack in the foreground until SIGTERM or SIGINT.
 
     Prints one line of JSON when it is ready. Raises AlreadyRunning where another one has the
-    state directory.
+    state directory, and a refusal for what no start could make right, before anything starts.
     """
+    check_access(settings.auth, listening)
     state_dir = settings.state_dir.expanduser().absolute()
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone(state_dir):
@@ -51,7 +51,7 @@ def run_up(settings: Settings, host: str, port: int, node_count: int) -> None:
         key_file = settings.cluster_key_file or state_dir / "cluster.key"
         ensure_key_file(key_file)
         changes = {"state_dir": state_dir, "cluster_key_file": key_file}
-        stack = Stack(settings.model_copy(update=changes), host, port, node_count)
+        stack = Stack(settings.model_copy(update=changes), listening, node_count)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -78,17 +78,16 @@ def _alone(state_dir: Path) -> Iterator[None]:
 class Stack:
     """The children, in the order of their start."""
 
-    def __init__(self, settings: Settings, host: str, port: int, node_count: int) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, settings: Settings, listening: Listening, node_count: int) -> None:
+        self._listening = listening
         embedded = None if settings.broker_url else EmbeddedBroker(settings.state_dir)
         if embedded is not None:
             settings = settings.model_copy(update={"broker_url": embedded.url})
         self._settings = settings
         self._environment = child_environment(settings)
         self.node_names = [f"node-{index}" for index in range(node_count)]
-        serve = ["-m", "warmrack_daemon.serve", "--host", host, "--port", str(port)]
-        self._children = [self._child("control", "control", [sys.executable, *serve])]
+        serve = [sys.executable, "-m", "warmrack_daemon.serve", *listening.options()]
+        self._children = [self._child("control", "control", serve)]
         if embedded is not None:
             self._children.insert(0, self._child("broker", "broker", embedded.command()))
         self._children += [self._node(name) for name in self.node_names]
@@ -110,8 +109,7 @@ class Stack:
 
     @property
     def url(self) -> str:
-        anywhere = self._host in {"0.0.0.0", "::", ""}
-        return f"http://{'127.0.0.1' if anywhere else self._host}:{self._port}"
+        return self._listening.url
 
     def ready_line(self) -> dict[str, Any]:
         return {

@@ -14,6 +14,12 @@ from warmrack_daemon.cli.output import print_json, print_line
 StateDir = Annotated[Path | None, typer.Option(help="Where the embedded stack keeps its state.")]
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
+BehindProxy = Annotated[
+    bool,
+    typer.Option(
+        "--behind-proxy", help="A proxy that authenticates guards the address: it may be any."
+    ),
+]
 Devices = Annotated[
     str | None, typer.Option(help="auto, or a list such as cpu:0=4GiB,cuda:0; for each node.")
 ]
@@ -27,30 +33,35 @@ def up(
     port: Port = 8420,
     nodes: Annotated[int, typer.Option(min=1, help="How many node agents to start.")] = 1,
     devices: Devices = None,
+    behind_proxy: BehindProxy = False,
     json: JsonErrors = False,
 ) -> None:
     """Run everything on this machine: broker, database, control plane and nodes."""
+    from warmrack_daemon.listening import Listening
     from warmrack_daemon.supervisor import run_up
     from warmrack_store.settings import load_settings
 
     del json
     settings = load_settings(flags={"state_dir": state_dir, "devices": devices})
-    run_up(settings, host, port, nodes)
+    run_up(settings, Listening(host=host, port=port, behind_proxy=behind_proxy), nodes)
 
 
 def serve(
     state_dir: StateDir = None,
     host: Host = "127.0.0.1",
     port: Port = 8420,
+    behind_proxy: BehindProxy = False,
     json: JsonErrors = False,
 ) -> None:
     """Run one control plane: the HTTP API and the reconciler."""
+    from warmrack_daemon.listening import Listening, check_access
     from warmrack_store.settings import load_settings
 
     del json
-    load_settings(flags={"state_dir": state_dir})
+    listening = Listening(host=host, port=port, behind_proxy=behind_proxy)
+    check_access(load_settings(flags={"state_dir": state_dir}).auth, listening)
     # A fresh interpreter: the command line's own libraries would stay in memory for good.
-    command = [sys.executable, "-m", "warmrack_daemon.serve", "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "warmrack_daemon.serve", *listening.options()]
     _become(command, {"state_dir": state_dir})
 
 

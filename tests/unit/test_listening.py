@@ -1,0 +1,64 @@
+"""Where `up` and `serve` agree to listen."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.command_line import Warmrack
+from warmrack_daemon.listening import Listening, check_access
+from warmrack_daemon.supervisor import child_environment
+from warmrack_store.errors import BadRequest, Contradiction, NotSupported
+from warmrack_store.settings import Auth, Settings
+
+
+def at(host: str, *, behind_proxy: bool = False) -> Listening:
+    return Listening(host=host, port=8420, behind_proxy=behind_proxy)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_loopback_needs_no_keys(host: str) -> None:
+    check_access(Auth.OFF, at(host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1"])
+def test_an_address_that_others_reach_needs_the_word_that_a_proxy_guards_it(host: str) -> None:
+    with pytest.raises(Contradiction, match="loopback") as refused:
+        check_access(Auth.OFF, at(host))
+    assert "--behind-proxy" in refused.value.hint
+    check_access(Auth.OFF, at(host, behind_proxy=True))
+
+
+def test_a_host_that_is_no_address_is_refused() -> None:
+    with pytest.raises(BadRequest, match="--no-such"):
+        check_access(Auth.OFF, at("--no-such"))
+
+
+def test_keys_are_refused_wherever_it_listens() -> None:
+    with pytest.raises(NotSupported, match="keys"):
+        check_access(Auth.KEYS, at("127.0.0.1", behind_proxy=True))
+
+
+def test_the_children_are_told_what_auth_is_asked_for() -> None:
+    environment = child_environment(Settings(auth=Auth.KEYS))
+    assert environment["WARMRACK_AUTH"] == "keys"
+
+
+@pytest.mark.parametrize("command", ["up", "serve"])
+def test_up_and_serve_refuse_before_anything_is_made(
+    command: str, warmrack: Warmrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ("--state-dir", str(tmp_path / "state"))
+    open_to_all = warmrack(command, "--host", "0.0.0.0", *state, "--json")
+    assert (open_to_all.code, open_to_all.json["error"]["code"]) == (2, "contradiction")
+    monkeypatch.setenv("WARMRACK_AUTH", "keys")
+    keys = warmrack(command, *state, "--json")
+    assert (keys.code, keys.json["error"]["code"]) == (3, "not-supported")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:8420"), ("::1", "http://[::1]:8420"), ("a", "http://a:8420")],
+)
+def test_its_url_is_one_that_this_machine_reaches(host: str, url: str) -> None:
+    assert at(host).url == url
