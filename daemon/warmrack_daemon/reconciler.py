@@ -130,7 +130,7 @@ class Reconciler:
                 self._note("node-lost", node=node.name)
             for node in nodes.list_nodes(tx):
                 if node.state in (NodeState.LOST, NodeState.STOPPED):
-                    residents.write_off(tx, node.name, "node-lost")
+                    residents.write_off(tx, node.name, "node-lost", epoch=node.epoch)
                     deadlines.release_from_node(tx, node.name)
 
     def _ring(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.services import fake_host
 from tests.services.hosts import make_snapshot, make_spec, runtime_folder
+from tests.services.residing import put_resident
 from tests.services.stores import Store
 from warmrack_store.errors import Defect, HostLost
 from warmrack_store.ledgers import residents
@@ -114,34 +115,9 @@ def test_the_end_of_a_killed_host_is_told_when_its_memory_is_free(rig: Rig) -> N
     assert gone[-1]
 
 
-def put_row(store: Store, seat_id: str, host: ProcessIdentity) -> None:
-    with store.database.write() as tx:
-        residents.insert_resident(
-            tx,
-            {
-                "id": seat_id,
-                "state": "warm",
-                "cache_key": "k",
-                "resolution_id": "res_1",
-                "repository": "org/a",
-                "commit": "0" * 40,
-                "precision": "fp32",
-                "public": True,
-                "node": "n0",
-                "node_epoch": 1,
-                "device": "cpu:0",
-                "pid": host.pid,
-                "start_time": host.start_time,
-                "charged_bytes": 1,
-                "pinned": False,
-                "keep_alive_seconds": 600.0,
-            },
-        )
-
-
 def test_a_host_that_a_former_agent_left_is_taken_over(rig: Rig, sqlite: Store) -> None:
     host = rig.leave("r1")
-    put_row(sqlite, "r1", host)
+    put_resident(sqlite.database, "n0", id="r1", pid=host.pid, start_time=host.start_time)
     adopted = adopt_hosts(sqlite.database, rig.effects, node="n0")
     assert list(adopted) == ["r1"]
     rig.await_event(Seen)
@@ -156,7 +132,7 @@ def test_a_host_that_cannot_be_adopted_is_killed_by_its_row(
     rig: Rig, sqlite: Store, spec: str | None, answers: str
 ) -> None:
     host = rig.leave("r1", "--answers", answers)
-    put_row(sqlite, "r1", host)
+    put_resident(sqlite.database, "n0", id="r1", pid=host.pid, start_time=host.start_time)
     rig.spec_path("r1").unlink()
     if spec is not None:
         rig.spec_path("r1").write_text(spec)

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from tests.services.residing import put_resident
 from tests.services.stores import Store
 from warmrack_store.database import Database
-from warmrack_store.ledgers import nodes
+from warmrack_store.ledgers import nodes, residents
 from warmrack_store.states import NodeState
 
 
@@ -88,3 +89,18 @@ def test_devices_of_a_machine_are_counted_over_its_nodes_that_are_there(
         assert nodes.count_devices(tx, "cpu", "m0") == 2
         assert nodes.count_devices(tx, "cuda", "m0") == 0
         assert [node.name for node in nodes.list_nodes(tx)] == ["elsewhere", "gone", "n0", "n1"]
+
+
+def test_the_goodbye_of_a_replaced_agent_changes_nothing(database: Database) -> None:
+    old = register(database)
+    put_resident(database, "n0")
+    new = register(database)
+    with database.write() as tx:
+        assert not nodes.say_goodbye(tx, "n0", old)
+        assert residents.write_off(tx, "n0", "node-lost", epoch=old) == 0
+        assert len(residents.list_live(tx, node="n0")) == 1
+    assert get(database).state is NodeState.READY
+    with database.write() as tx:
+        assert nodes.say_goodbye(tx, "n0", new)
+        assert residents.list_live(tx, node="n0") == []
+    assert get(database).state is NodeState.STOPPED

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.services.listening import listening, next_id
+from tests.services.residing import put_resident
 from tests.services.test_api import serving
-from tests.services.test_reconciler import put_resident
 from warmrack_daemon.services import Services
 from warmrack_store.ledgers import residents
 

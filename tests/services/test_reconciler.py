@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from tests.services.listening import listening, next_id
+from tests.services.residing import put_resident
 from tests.services.stores import Store
 from tests.services.submitted import LAPSED_SECONDS, claim, claimed, look, submit, told
 from warmrack_daemon.reconciler import Reconciler
@@ -64,29 +65,6 @@ def state_of(database: Database, name: str) -> NodeState:
         node = nodes.find_node(tx, name)
     assert node is not None
     return node.state
-
-
-def put_resident(database: Database, node: str) -> None:
-    with database.write() as tx:
-        residents.insert_resident(
-            tx,
-            {
-                "id": f"res_{node}",
-                "state": "warm",
-                "cache_key": "k",
-                "resolution_id": "res_1",
-                "repository": "org/name",
-                "commit": "0" * 40,
-                "precision": "fp32",
-                "public": True,
-                "node": node,
-                "node_epoch": 1,
-                "device": "cpu:0",
-                "charged_bytes": 1,
-                "pinned": False,
-                "keep_alive_seconds": 600.0,
-            },
-        )
 
 
 def hand_to(database: Database, node: str, **fields: Any) -> str:

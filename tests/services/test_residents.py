@@ -64,8 +64,8 @@ def test_what_is_gone_is_not_listed_and_never_comes_back(database: Database) -> 
     put(database, "r1")
     put(database, "r2", node="n1")
     with database.write() as tx:
-        assert residents.write_off(tx, "n0", "node-lost") == 1
-        assert residents.write_off(tx, "n0", "again") == 0
+        assert residents.write_off(tx, "n0", "node-lost", epoch=1) == 1
+        assert residents.write_off(tx, "n0", "again", epoch=1) == 0
         assert not residents.update_resident(tx, "r1", state=ResidentState.WARM)
         assert [one.id for one in residents.list_live(tx)] == ["r2"]
         assert residents.list_live(tx, node="n0") == []

@@ -175,7 +175,7 @@ def test_an_unload_drains_even_what_was_just_asked_for(rig: Rig) -> None:
 def test_a_resident_that_the_pool_wrote_off_drains(rig: Rig) -> None:
     seat_id, _ = rig.warm("job1", make_order())
     with rig.store.database.write() as tx:
-        residents.write_off(tx, "n0", "node-lost")
+        residents.write_off(tx, "n0", "node-lost", epoch=1)
     rig.turn(Nudge())
     assert rig.effects.drained == [seat_id]
     assert rig.row(seat_id).state is ResidentState.GONE, "gone is gone"

@@ -14,6 +14,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,11 @@ from warmrack_store.cache.identity import store_identity
 from warmrack_store.database import Database
 from warmrack_store.errors import BadRequest, StoreUnavailable
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import claims, nodes, residents
+from warmrack_store.ledgers import claims, nodes
 from warmrack_store.machine import machine_id
 from warmrack_store.rechecks import DiskCheck, DiskQuestion
 from warmrack_store.records import parse_record
 from warmrack_store.settings import Settings
-from warmrack_store.states import NodeState, ResidentState
 from warmrack_store.vault import read_vault
 from warmrack_workers.activity import Activities, Stopping
 from warmrack_workers.adoption import adopt_hosts
@@ -116,6 +116,7 @@ class Agent:
             holder=self._holder,
             lease_seconds=settings.lease_seconds,
             activities=self._activities,
+            on_taken=self._on_taken,
         )
 
     def run(self) -> None:
@@ -225,11 +226,44 @@ class Agent:
             self._residency.post(Nudge())
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        self._begin_to_stop(self._shut_down)
+
+    def _on_taken(self) -> None:
+        self._begin_to_stop(self._make_way)
+
+    def _begin_to_stop(self, way: Callable[[], None]) -> None:
         if not self._stopping.is_set():
             self._stopping.set()
-            threading.Thread(target=self._shut_down, name="shutdown", daemon=True).start()
+            threading.Thread(target=way, name="shutdown", daemon=True).start()
 
     def _shut_down(self) -> None:
+        self._stop_jobs()
+        self._effects.stop_all(_STOP_HOSTS_SECONDS)
+        self._residency.stop()
+        self._heart.stop()
+        self._nursery.stop()
+        self._say_goodbye()
+        os._exit(0)
+
+    def _make_way(self) -> None:
+        """End for another agent with this node's name. On this machine it has adopted the hosts,
+        so they are left to it; the rows are its in any case."""
+        self._stop_jobs()
+        self._residency.stop()
+        if not self._is_adopted():
+            self._effects.stop_all(_STOP_HOSTS_SECONDS)
+        self._nursery.stop()
+        os._exit(1)
+
+    def _is_adopted(self) -> bool:
+        try:
+            with self._database.read() as tx:
+                node = nodes.find_node(tx, self._node)
+        except StoreUnavailable:
+            return True
+        return node is not None and node.machine == machine_id()
+
+    def _stop_jobs(self) -> None:
         last = threading.Timer(_EXIT_SECONDS, os._exit, args=(1,))
         last.daemon = True
         last.start()
@@ -238,21 +272,11 @@ class Agent:
         deadline = time.monotonic() + _STOP_JOBS_SECONDS
         while self._activities.list() and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._effects.stop_all(_STOP_HOSTS_SECONDS)
-        self._residency.stop()
-        self._heart.stop()
-        self._nursery.stop()
-        self._say_goodbye()
-        os._exit(0)
 
     def _say_goodbye(self) -> None:
         try:
             with self._database.write() as tx:
-                for row in residents.list_live(tx, node=self._node):
-                    residents.update_resident(
-                        tx, row.id, state=ResidentState.GONE, cause="agent-stopped"
-                    )
-                nodes.set_state(tx, self._node, NodeState.STOPPED, epoch=self._epoch)
+                nodes.say_goodbye(tx, self._node, self._epoch)
         except StoreUnavailable as error:
             log.warning("Nobody heard the goodbye.", action="goodbye", error=error.message)
 

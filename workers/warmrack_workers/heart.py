@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -29,13 +30,16 @@ class Heart:
         holder: str,
         lease_seconds: float,
         activities: Activities,
+        on_taken: Callable[[], None],
     ) -> None:
+        """`on_taken` is called once a newer agent has this node's name."""
         self._database = database
         self._node = node
         self._epoch = epoch
         self._holder = holder
         self._lease_seconds = lease_seconds
         self._activities = activities
+        self._on_taken = on_taken
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -52,7 +56,7 @@ class Heart:
             now = time.monotonic()
             try:
                 if now - beaten_at >= _BEAT_SECONDS:
-                    self._beat()
+                    self.beat()
                     beaten_at = now
                 if now - renewed_at >= self._lease_seconds / 3:
                     self.renew()
@@ -66,10 +70,13 @@ class Heart:
             except Exception:
                 log.exception("A heartbeat failed.", action="heart-defect")
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """The node lives; or it is another agent's by now."""
         with self._database.write() as tx:
-            if not nodes.heartbeat(tx, self._node, self._epoch):
-                log.error("Another agent has this node's name.", action="node-taken")
+            mine = nodes.heartbeat(tx, self._node, self._epoch)
+        if not mine:
+            log.error("Another agent has this node's name.", action="node-taken")
+            self._on_taken()
 
     def renew(self) -> None:
         """Extend the leases of the work under way, and of nothing else."""

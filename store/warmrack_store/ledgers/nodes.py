@@ -9,6 +9,7 @@ from sqlalchemy.engine import RowMapping
 
 from warmrack_store.database import Transaction
 from warmrack_store.errors import TaskNotFound
+from warmrack_store.ledgers import residents
 from warmrack_store.schema import nodes
 from warmrack_store.states import NodeState
 
@@ -73,6 +74,14 @@ def set_state(tx: Transaction, name: str, state: NodeState, *, epoch: int | None
     if epoch is not None:
         mine = sa.and_(mine, nodes.c.epoch == epoch)
     return bool(tx.change(nodes.update().where(mine).values(state=state)))
+
+
+def say_goodbye(tx: Transaction, name: str, epoch: int) -> bool:
+    """The node's agent ends, and its residents with it; False where a newer one has its name."""
+    if not set_state(tx, name, NodeState.STOPPED, epoch=epoch):
+        return False
+    residents.write_off(tx, name, "agent-stopped", epoch=epoch)
+    return True
 
 
 def find_node(tx: Transaction, name: str) -> Node | None:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import RowMapping
 
 from warmrack_store.database import Transaction
 from warmrack_store.errors import ResidentNotFound
-from warmrack_store.schema import residents
+from warmrack_store.schema import nodes, residents
 from warmrack_store.states import ResidentState
 
 
@@ -112,10 +112,15 @@ def set_pinned(tx: Transaction, resident_id: str, pinned: bool) -> None:
     )
 
 
-def write_off(tx: Transaction, node: str, cause: str) -> int:
-    """All residents of a lost node are gone, as far as the pool is concerned."""
+def write_off(tx: Transaction, node: str, cause: str, *, epoch: int) -> int:
+    """All residents of a lost node are gone, as far as the pool is concerned.
+
+    None is where an agent with a newer epoch has the node's name: it has adopted them.
+    """
+    tx.serialize(f"node:{node}")  # with that agent's registration
+    newer = sa.exists().where(nodes.c.name == node, nodes.c.epoch > epoch)
     return tx.change(
         residents.update()
-        .where(residents.c.node == node, residents.c.state != ResidentState.GONE)
+        .where(residents.c.node == node, residents.c.state != ResidentState.GONE, ~newer)
         .values(state=ResidentState.GONE, cause=cause, updated_at=tx.now)
     )
