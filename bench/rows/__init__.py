@@ -4,7 +4,9 @@ from bench.rows import (
     g05_once,
     g06_warm_up,
     g07_first_token,
+    g09_quantized,
     g15_memory,
+    g16_resolution,
     g19_audit,
     g20_memory_estimate,
 )
@@ -13,7 +15,9 @@ ROWS = (
     g05_once.ROW,
     g06_warm_up.ROW,
     g07_first_token.ROW,
+    g09_quantized.ROW,
     g15_memory.ROW,
+    g16_resolution.ROW,
     g19_audit.ROW,
     g20_memory_estimate.ROW,
 )

@@ -37,6 +37,16 @@ class WeightFile(Record):
     tensors: tuple[TensorFact, ...]
 
 
+class GgufHeader(Record):
+    """The header of one GGUF file; the others of a repository differ in how they pack tensors."""
+
+    path: str
+    metadata: dict[str, bool | int | float | str]
+    """Scalars, the beginnings of texts, and of arrays their lengths."""
+    tensors: tuple[TensorFact, ...]
+    """As they unpack: fp32, outermost dimension first."""
+
+
 class RepositoryFacts(Record):
     """Everything known about a repository at a commit without reading its weights."""
 
@@ -52,6 +62,9 @@ class RepositoryFacts(Record):
     config_error: str | None = None
     weights: tuple[WeightFile, ...] = ()
     """Headers of the root's safetensors files, in path order."""
+    gguf: GgufHeader | None = None
+    """Of the root's smallest GGUF file; None where there is none, or it cannot be read."""
+    gguf_error: str | None = None
     chat_template: bool | None = None
     """Whether the tokenizer has one; None where that was not read or cannot be."""
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from warmrack_store.cache.gguf_header import MAX_HEADER_BYTES, parse_gguf
 from warmrack_store.cache.safetensors_header import header_size, parse_header
 from warmrack_store.errors import HubUnavailable, UnsafeFormat
-from warmrack_store.facts import FileFact, RefFact, RepositoryFacts, WeightFile
+from warmrack_store.facts import FileFact, GgufHeader, RefFact, RepositoryFacts, WeightFile
 from warmrack_store.hub_answers import (
     has_digest,
     parse_config,
@@ -35,6 +36,7 @@ MAX_CHILDREN = 1_000
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 """Where transformers keeps a template that is not in the tokenizer's config."""
+_GGUF_READ_BYTES = (2**21, 2**24, MAX_HEADER_BYTES)
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
 _READERS = 8
@@ -126,7 +128,9 @@ class HubFacts:
         headed = [f for f in files if "/" not in f.path and f.path.endswith(".safetensors")]
         with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="headers") as pool:
             template = pool.submit(self._find_template, files, asked)
+            packed = pool.submit(self._find_gguf, files, asked)
             weights = tuple(pool.map(lambda file: self._read_header(file, asked), headed))
+        gguf, gguf_error = packed.result()
         return RepositoryFacts(
             repository=ref.repository,
             commit=ref.commit,
@@ -136,6 +140,8 @@ class HubFacts:
             config=config,
             config_error=config_error,
             weights=weights,
+            gguf=gguf,
+            gguf_error=gguf_error,
             chat_template=template.result(),
         )
 
@@ -219,6 +225,26 @@ class HubFacts:
         except UnsafeFormat as error:
             place = f"{asked.repository}: {file.path} is {error.message}"
             raise UnsafeFormat(place, hint=error.hint) from error
+
+    def _find_gguf(
+        self, files: tuple[FileFact, ...], asked: Asked
+    ) -> tuple[GgufHeader | None, str | None]:
+        """The header of the root's smallest GGUF file, read in growing steps, or why there is none."""
+        held = [file for file in files if "/" not in file.path and file.path.endswith(".gguf")]
+        if not held:
+            return None, None
+        file = min(held, key=lambda file: (file.size, file.path))
+        size_bytes = 0
+        try:
+            for size_bytes in _GGUF_READ_BYTES:
+                data = self._read_start(file, min(file.size, size_bytes), asked)
+                if (header := parse_gguf(file.path, data)) is not None:
+                    return header, None
+                if file.size <= size_bytes:
+                    break
+        except UnsafeFormat as error:
+            return None, f"{file.path} is {error.message}"
+        return None, f"{file.path} has a header that does not end within {size_bytes} bytes"
 
     def _read_start(self, file: FileFact, size_bytes: int, asked: Asked) -> bytes:
         """The first bytes, exactly so many; also of a server that ignores ranges."""

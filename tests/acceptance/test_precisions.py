@@ -14,7 +14,13 @@ from tests.hub.control import Hub
 from tests.hub.models import get_model_folder
 
 PLAIN, NF4, INT8 = "acme/plain", "acme/stored-nf4", "acme/stored-int8"
-FOLDERS = {PLAIN: "tiny_llama", NF4: "tiny_llama_nf4", INT8: "tiny_llama_int8"}
+PACKED = "acme/packed"
+FOLDERS = {
+    PLAIN: "tiny_llama",
+    NF4: "tiny_llama_nf4",
+    INT8: "tiny_llama_int8",
+    PACKED: "tiny_llama_gguf",
+}
 ON_THE_FLY = ("--mode", "optimized", "--quantize", "on_the_fly")
 PROMPT = "The quick brown fox"
 
@@ -38,7 +44,7 @@ def load(stack: Stack, model: str, *options: str) -> tuple[dict[str, Any], dict[
     return job, receipt
 
 
-def say(stack: Stack, job: dict[str, Any], model: str, request: dict[str, str]) -> str:
+def say(stack: Stack, job: dict[str, Any], model: str, request: dict[str, Any]) -> str:
     payload = {"prompt": PROMPT, "max_tokens": 24}
     with stack.client() as client:
         text: str = client.run_task(model, "generate", payload, **request)["text"]
@@ -52,7 +58,8 @@ def say_in_process(model: str, options: str) -> str:
         "import sys, torch, transformers as t\n"
         f"options = {options}\n"
         "model = t.AutoModelForCausalLM.from_pretrained(sys.argv[1], **options)\n"
-        "tok = t.AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "file = {name: options[name] for name in options if name == 'gguf_file'}\n"
+        "tok = t.AutoTokenizer.from_pretrained(sys.argv[1], **file)\n"
         "ids = tok(sys.argv[2], return_tensors='pt')\n"
         "out = model.generate(**ids, max_new_tokens=24, do_sample=False)\n"
         "new = out[0, ids['input_ids'].shape[1]:]\n"
@@ -99,6 +106,17 @@ def test_a_checkpoint_stored_quantized_is_exact_as_it_is(
     assert job["resolution"]["precision"] == method
     assert (receipt["identical"], receipt["served"]["precision"]) == (True, method)
     assert say(stack, job, model, {}) == say_in_process(model, "{'dtype': torch.float32}")
+
+
+def test_a_gguf_file_is_named_by_its_quantization_and_proved(stack: Stack) -> None:
+    code, refused = stack.run_json("load", PACKED)
+    assert (code, refused["error"]["code"]) == (3, "not-supported")
+    assert "gguf:Q4_0, gguf:Q8_0" in refused["error"]["hint"]
+    job, receipt = load(stack, PACKED, "--precision", "gguf:Q4_0")
+    assert [file["path"] for file in receipt["files"]] == ["tiny-llama.Q4_0.gguf"]
+    assert (receipt["identical"], receipt["served"]["precision"]) == (True, "gguf:Q4_0")
+    options = "{'dtype': torch.float32, 'gguf_file': 'tiny-llama.Q4_0.gguf'}"
+    assert say(stack, job, PACKED, {"precision": "gguf:Q4_0"}) == say_in_process(PACKED, options)
 
 
 def test_a_cast_is_declared_and_has_a_resident_of_its_own(stack: Stack) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "models"
 # The module that builds each; torch is imported only when a model is not there yet.
 _TINY, _PUBLISHED = "tests.hub.tiny", "tests.hub.published"
-_QUANTIZED = "tests.hub.quantized"
+_QUANTIZED, _PACKED = "tests.hub.quantized", "tests.hub.packed"
 BUILDERS = {
     "tiny_llama": _TINY,
     "tiny_llama_sharded": _TINY,
@@ -23,6 +23,8 @@ BUILDERS = {
     "tiny_llama_int8": _QUANTIZED,
     "tiny_moe_nf4": _QUANTIZED,
     "tiny_bert_int8": _QUANTIZED,
+    "tiny_llama_gguf": _PACKED,
+    "tiny_qwen_gguf": _PACKED,
     "smollm2": _PUBLISHED,
     "minilm": _PUBLISHED,
 }

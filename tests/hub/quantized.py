@@ -1,6 +1,7 @@
 """Tiny models as a publisher would quantize them with bitsandbytes and upload them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -55,5 +56,6 @@ def load(
 
 def _quantize(name: str, declaration: transformers.BitsAndBytesConfig, folder: Path) -> None:
     source = get_model_folder(name)
-    load(source, declaration).save_pretrained(folder)
+    model: Any = load(source, declaration)
+    model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)

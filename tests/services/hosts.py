@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 
 from tests.hub.models import get_model_folder
+from warmrack_store.cache.gguf_header import parse_gguf
 from warmrack_store.cache.verified import VerifiedFile
-from warmrack_store.facts import FileFact
-from warmrack_store.requests import Mode
+from warmrack_store.facts import FileFact, RefFact, RepositoryFacts
+from warmrack_store.requests import LoadRequest, Mode
 from warmrack_store.resolution import (
     Memory,
     Quantization,
@@ -27,6 +28,9 @@ from warmrack_store.resolution import (
     Resolution,
     Substitution,
 )
+from warmrack_store.resolver import resolve
+from warmrack_store.resolver.asked import Asked
+from warmrack_store.resolver.precision import name_backend
 from warmrack_store.tensors import leaf_digest
 from warmrack_workers.host_spec import ExpectedLeaf, HostSpec
 
@@ -52,15 +56,35 @@ def store_snapshot(model: Path, root: Path) -> Path:
 
 
 def quantized(
-    spec: HostSpec, method: str, source: QuantizationSource = QuantizationSource.STORED
+    spec: HostSpec,
+    method: str,
+    source: QuantizationSource = QuantizationSource.STORED,
+    *,
+    compute_dtype: str = "fp32",
 ) -> HostSpec:
     """The spec with the resolution of a quantized load."""
-    quantization = Quantization(method=method, source=source, compute_dtype="fp32")
+    quantization = Quantization(method=method, source=source, compute_dtype=compute_dtype)
     changes = {"quantization": quantization, "precision": method}
     if source is QuantizationSource.ON_THE_FLY:
         changes |= {"mode": Mode.OPTIMIZED, "substitution": Substitution.QUANTIZED}
     resolution = spec.resolution.model_copy(update=changes)
     return spec.model_copy(update={"resolution": resolution, "backend": "bnb"})
+
+
+def make_gguf_spec(snapshot: Path, runtime: Path, kind: str) -> HostSpec:
+    """The spec of one of the snapshot's GGUF files, as the resolver chooses it."""
+    paths = sorted(snapshot.iterdir())
+    facts = RepositoryFacts(
+        repository="tests/tiny",
+        commit=COMMIT,
+        files=tuple(_fact(path) for path in paths),
+        gguf=parse_gguf(paths[0].name, paths[0].read_bytes()),
+    )
+    ref = RefFact(repository="tests/tiny", commit=COMMIT, private=False, gated=False)
+    request = LoadRequest(model="tests/tiny", precision=f"gguf:{kind}")
+    resolution = resolve(request, Asked(ref=ref, facts=facts), versions={})
+    backend = name_backend(resolution.quantization)
+    return make_spec(snapshot, runtime, resolution=resolution, backend=backend)
 
 
 def make_endless(root: Path) -> Path:
@@ -97,7 +121,7 @@ def make_spec(snapshot: Path, runtime: Path, **changes: Any) -> HostSpec:
         "resident_id": "r1",
         "epoch": 1,
         "model": "tests/tiny",
-        "resolution": _resolve(paths, leaves),
+        "resolution": changes.get("resolution") or _resolve(paths, leaves),
         "snapshot_dir": snapshot,
         "files": tuple(_verify(path) for path in paths),
         "leaves": leaves,

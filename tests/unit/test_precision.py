@@ -151,11 +151,6 @@ def test_eight_bit_floats_run_on_no_device_here() -> None:
         plan(plain(), mode="optimized", precision="fp8")
 
 
-def test_a_gguf_precision_of_a_safetensors_repository_has_no_file() -> None:
-    with pytest.raises(errors.NoVariant, match="holds no GGUF file"):
-        plan(plain(), precision="gguf:Q4_K_M")
-
-
 def test_the_trail_says_what_happens_to_the_tensors() -> None:
     assert plan(plain()).describe() == "bf16, no conversion"
     assert plan(plain(), precision="fp16").describe() == "fp16, the float tensors are cast"

@@ -163,7 +163,9 @@ def _check_class(evidence: Evidence) -> Check:
     wrong = _changed(evidence, {"config.json"})
     if evidence.class_name != expected:
         wrong.append(f"class {evidence.class_name}, expected {expected}")
-    return _verdict(f"config.json as at the Hub, class {evidence.class_name}", wrong)
+    kept = any(file.path == "config.json" for file in evidence.files)
+    source = "config.json as at the Hub" if kept else "config from the weights' header"
+    return _verdict(f"{source}, class {evidence.class_name}", wrong)
 
 
 def _compute_root(evidence: Evidence) -> str:
@@ -175,6 +177,9 @@ def _check_quantization(evidence: Evidence) -> Check:
     quantization = evidence.resolution.quantization
     if quantization is None:
         return _verdict("no quantized module", evidence.quantization_differences)
+    if quantization.method.startswith("gguf:"):
+        detail = f"{quantization.method} as stored, unpacked into {quantization.compute_dtype}"
+        return _verdict(detail, evidence.quantization_differences)
     how = "as stored" if quantization.source is QuantizationSource.STORED else "at the load"
     detail = f"{len(evidence.quantized_modules)} layers {quantization.method}, quantized {how}"
     if evidence.unquantized_layers:
@@ -214,7 +219,10 @@ def _check_values(evidence: Evidence) -> Check:
 
 def _describe_values(evidence: Evidence) -> str:
     made = sum(tensor.served is not None for tensor in evidence.tensors)
+    quantization = evidence.resolution.quantization
     detail = f"{len(evidence.tensors)} leaves equal"
+    if quantization is not None and quantization.method.startswith("gguf:"):
+        detail += ", of the file unpacked once more by ggml's own library"
     if made:
         detail += f", of which {made} were made anew from the stored tensors and compared"
     if evidence.tied:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,22 @@ from warmrack_store.resolution import Quantization
 from warmrack_workers.audit import Evidence, FileEvidence
 from warmrack_workers.backends import LoadedModel
 from warmrack_workers.backends.bnb import read_declaration
+from warmrack_workers.backends.gguf import get_gguf_file
 from warmrack_workers.checkpoint_map import map_checkpoint
+from warmrack_workers.gguf_proofs import list_tokens, prove_gguf
 from warmrack_workers.host_spec import HostSpec
 from warmrack_workers.quantized_layers import (
+    QuantizedLayers,
     drop_formats,
     find_layers,
     list_differences,
     list_linear,
 )
-from warmrack_workers.tensor_proofs import Prover
+from warmrack_workers.tensor_proofs import Proofs, Prover
 
 _CHUNK_BYTES = 1 << 20
 _LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "warmrack")
-_QUANTIZER = ("bitsandbytes",)
+_BACKEND_LIBRARIES = {"bnb": ("bitsandbytes",), "gguf": ("gguf",)}
 _OUTSIDE_CONFIG = frozenset({"dtype", "torch_dtype", "_name_or_path", "transformers_version"})
 """Set by every load: the dtype is checked tensor by tensor, the others say where and with what."""
 
@@ -38,47 +41,71 @@ _OUTSIDE_CONFIG = frozenset({"dtype", "torch_dtype", "_name_or_path", "transform
 def gather_evidence(spec: HostSpec, loaded: LoadedModel) -> Evidence:
     """Reads small files from disk, every tensor from memory; hashes on the host's threads."""
     started = time.perf_counter()
-    held = loaded.model.state_dict()
-    layers = find_layers(loaded.model, spec.resolution.quantization)
-    prover = Prover(
-        spec=spec,
-        model=loaded.model,
-        held=held,
-        places=map_checkpoint(loaded.model, spec.leaves, held),
-        quantized=layers,
-    )
+    model, held = loaded.model, loaded.model.state_dict()
+    layers = find_layers(model, spec.resolution.quantization)
     with ThreadPoolExecutor(spec.threads, thread_name_prefix="audit") as pool:
         files = pool.submit(inspect_files, spec)
-        added = pool.submit(list_added_tokens, spec.snapshot_dir, loaded.tokenizer)
-        proofs = prover.prove(pool)
+        added = pool.submit(_list_added, spec, loaded.tokenizer)
+        proofs = _prove(spec, model, held, layers, pool)
         tied = list_tied(held, proofs.backed)
+        unbacked = drop_formats(held.keys() - proofs.backed - set(tied), proofs.backed)
         return Evidence(
             resolution=spec.resolution,
             snapshot_name=spec.snapshot_dir.name,
             files=files.result(),
-            class_name=type(loaded.model).__name__,
+            class_name=type(model).__name__,
             quantized_modules=tuple(sorted(layers.found)),
-            quantization_differences=list_differences(spec, layers, prover.places.renamed.values()),
-            unquantized_layers=tuple(list_linear(loaded.model)) if layers.found else (),
+            quantization_differences=list_differences(spec, layers, proofs.backed),
+            unquantized_layers=tuple(list_linear(model)) if layers.found else (),
             tensors=proofs.tensors,
-            unbacked=tuple(
-                sorted(drop_formats(held.keys() - proofs.backed - set(tied), proofs.backed))
-            ),
+            unbacked=tuple(sorted(unbacked)),
             tied=tied,
-            ignored=prover.places.absent,
+            ignored=proofs.absent,
             missing=loaded.missing,
             unexpected=loaded.unexpected,
             mismatched=loaded.mismatched,
             added_tokens=added.result(),
-            config_changes=list_config_changes(
-                spec.snapshot_dir, loaded.model.config, spec.resolution.quantization
-            ),
+            config_changes=_list_changes(spec, model.config),
             audit_policy=spec.audit_policy,
             audit_seconds=time.perf_counter() - started,
-            versions={
-                name: version(name) for name in (*_LIBRARIES, *(_QUANTIZER if layers.found else ()))
-            },
+            versions={name: version(name) for name in _list_libraries(spec)},
         )
+
+
+def _prove(
+    spec: HostSpec,
+    model: Any,
+    held: Mapping[str, torch.Tensor],
+    layers: QuantizedLayers,
+    pool: Executor,
+) -> Proofs:
+    if spec.backend == "gguf":
+        return prove_gguf(spec.snapshot_dir / get_gguf_file(spec), model, held, pool)
+    places = map_checkpoint(model, spec.leaves, held)
+    prover = Prover(spec=spec, model=model, held=held, places=places, quantized=layers)
+    return prover.prove(pool)
+
+
+def _list_added(spec: HostSpec, tokenizer: Any | None) -> tuple[str, ...]:
+    if spec.backend != "gguf":
+        return list_added_tokens(spec.snapshot_dir, tokenizer)
+    tokens = list_tokens(spec.snapshot_dir / get_gguf_file(spec))
+    return tuple(sorted(tokenizer.get_added_vocab().keys() - tokens)) if tokenizer else ()
+
+
+def _list_changes(spec: HostSpec, config: Any) -> tuple[str, ...]:
+    quantization = spec.resolution.quantization
+    if spec.backend != "gguf":
+        return list_config_changes(spec.snapshot_dir, config, quantization)
+    path = get_gguf_file(spec)
+    fresh = AutoConfig.from_pretrained(
+        str(spec.snapshot_dir), gguf_file=path, local_files_only=True, trust_remote_code=False
+    ).to_dict()
+    return tuple(_list_differences("", fresh, config.to_dict()))
+
+
+def _list_libraries(spec: HostSpec) -> tuple[str, ...]:
+    return (*_LIBRARIES, *_BACKEND_LIBRARIES.get(spec.backend, ()))
 
 
 def inspect_files(spec: HostSpec) -> tuple[FileEvidence, ...]:

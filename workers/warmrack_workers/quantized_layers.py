@@ -91,7 +91,7 @@ def list_expected(spec: HostSpec, model: Any, kept: Iterable[str]) -> tuple[str,
     """Stored quantized: the modules whose state the checkpoint holds. Quantized at the load: the
     linear layers of a plain model of the same config, less what the library's rule leaves."""
     quantization = spec.resolution.quantization
-    if quantization is None:
+    if quantization is None or quantization.method not in _CLASSES:
         return ()
     if quantization.source is QuantizationSource.STORED:
         return tuple(_list_stored(kept))

@@ -32,6 +32,8 @@ class Proofs:
     """One for each tensor of the checkpoint that the model has a place for, in name order."""
     backed: frozenset[str]
     """The names in memory that they account for."""
+    absent: tuple[str, ...]
+    """Checkpoint tensors that the model has no place for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Prover:
         return Proofs(
             tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
             backed=frozenset(self.backed),
+            absent=self.places.absent,
         )
 
     def _is_made(self, name: str, target: str) -> bool:

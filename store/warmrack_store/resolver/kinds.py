@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from warmrack_store.errors import BothKinds, NotSupported, Refusal, UnsafeFormat, WarmrackError
 from warmrack_store.facts import FileFact, RepositoryFacts
+from warmrack_store.resolver.gguf import list_quantizations
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -100,9 +101,12 @@ def _refuse_kind(
             hint="Name the full model; this version serves no adapters.",
         )
     if any(path.endswith(".gguf") for path in root):
+        held = ", ".join(f"gguf:{kind}" for kind in sorted(list_quantizations(facts)))
         return NotSupported(
             f"{name} holds its weights as GGUF only",
-            hint="Name the repository of the original weights; this version serves safetensors.",
+            hint=f"Ask for one of them by precision: {held}."
+            if held
+            else "Name the repository of the original weights; split GGUF files are not served.",
         )
     pickles = [path for path in sorted(root) if _is_pickle(path)]
     if pickles:

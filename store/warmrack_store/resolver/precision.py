@@ -64,11 +64,6 @@ def plan_precision(
     """The precision of this very repository, asked as the request asks. Raises Refusals."""
     stored_dtypes = count_dtypes(headers)
     declaration = find_quantization(facts, stored_dtypes)
-    if request.precision.startswith(GGUF):
-        raise NoVariant(
-            f"{facts.repository} holds no GGUF file; its weights are safetensors",
-            hint="Name a repository that has one, or ask for precision nf4 or int8.",
-        )
     if declaration is not None:
         stored = read_stored(facts.repository, declaration, find_main_float(headers))
         return _plan_quantized(request, facts, stored)

@@ -12,6 +12,13 @@ from warmrack_store.resolution import Memory, TrailLine
 from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_companions
+from warmrack_store.resolver.gguf import (
+    choose_file,
+    get_header,
+    plan_gguf,
+    read_config,
+    unpacked,
+)
 from warmrack_store.resolver.kinds import INDEX, Weights, choose_weights
 from warmrack_store.resolver.memory import describe_memory, estimate_memory
 from warmrack_store.resolver.packing import count_packed
@@ -92,6 +99,36 @@ def choose_kind(facts: RepositoryFacts) -> tuple[Weights, TrailLine]:
     return weights, line
 
 
+def choose_gguf(request: LoadRequest, facts: RepositoryFacts) -> tuple[str, Weights, TrailLine]:
+    """R4 of a request for GGUF: the quantization, and the one file that has it."""
+    kind, file = choose_file(request, facts)
+    others = tuple(path.path for path in facts.files if path.path.endswith(".gguf"))
+    line = TrailLine(
+        rule="R4",
+        input=f"{len(facts.files)} files",
+        decision=f"a model in GGUF: {file.path}",
+        alternatives=tuple(path for path in others if path != file.path),
+        evidence=f"its name says {kind}",
+    )
+    return kind, Weights(files=(file,), index=None, left_out=line.alternatives), line
+
+
+def read_gguf(
+    facts: RepositoryFacts, weights: Weights
+) -> tuple[RepositoryFacts, tuple[WeightFile, ...], TrailLine]:
+    """R5 of a GGUF repository: the facts with the config that its header stands for."""
+    header = get_header(facts)
+    config = read_config(header)
+    headers = tuple(unpacked(header, file.path) for file in weights.files)
+    line = TrailLine(
+        rule="R5",
+        input=f"the header of {header.path}",
+        decision=f"{config['architectures']}, {count_parameters(config, headers)} parameters",
+        evidence=f"{len(header.tensors)} tensors, as they unpack",
+    )
+    return facts.model_copy(update={"config": config}), headers, line
+
+
 def read_facts(
     facts: RepositoryFacts, weights: Weights
 ) -> tuple[tuple[WeightFile, ...], TrailLine]:
@@ -148,14 +185,26 @@ def plan_load(
         quantization=plan.quantization,
         cast=plan.cast,
     )
-    line = TrailLine(
+    return plan, memory, _describe_load(request, plan, memory)
+
+
+def plan_gguf_load(
+    request: LoadRequest, facts: RepositoryFacts, headers: tuple[WeightFile, ...], kind: str
+) -> tuple[PrecisionPlan, Memory, TrailLine]:
+    """R9 of a GGUF file, whose tensors lie in memory unpacked."""
+    plan = plan_gguf(kind)
+    memory = estimate_memory(facts.config or {}, headers, request.max_seq_length)
+    return plan, memory, _describe_load(request, plan, memory)
+
+
+def _describe_load(request: LoadRequest, plan: PrecisionPlan, memory: Memory) -> TrailLine:
+    return TrailLine(
         rule="R9",
         input=f"precision {request.precision}, max_seq_length "
         f"{request.max_seq_length or 'by default'}",
         decision=f"{plan.describe()}, {describe_memory(memory)}",
-        evidence="safetensors headers and config.json",
+        evidence="the weights' headers and the config",
     )
-    return plan, memory, line
 
 
 def check_config(facts: RepositoryFacts) -> Declared:

@@ -11,7 +11,7 @@ from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_oversized
 from warmrack_store.resolver.kinds import Weights
 from warmrack_store.resolver.memory import find_longest_context
-from warmrack_store.resolver.precision import PrecisionPlan, count_dtypes
+from warmrack_store.resolver.precision import GGUF, PrecisionPlan, count_dtypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,8 @@ class Variant:
 
 def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
     """The load of this very repository. Raises the Refusal that says why it cannot be served."""
+    if request.precision.startswith(GGUF):
+        return _plan_gguf(request, facts)
     weights, kind = rules.choose_kind(facts)
     headers, read = rules.read_facts(facts, weights)
     plan, memory, planned = rules.plan_load(request, facts, headers)
@@ -55,6 +57,25 @@ def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
         files=tuple(sorted((f for f in facts.files if f.path in paths), key=lambda f: f.path)),
         precision=plan.precision,
         cast=plan.cast,
+        quantization=plan.quantization,
+        memory=memory,
+        read=(kind, read),
+        planned=planned,
+        warnings=_list_warnings(request, facts, headers, plan),
+    )
+
+
+def _plan_gguf(request: LoadRequest, facts: RepositoryFacts) -> Variant:
+    """The file brings its config and its tokenizer itself; nothing beside it is read."""
+    quantization, weights, kind = rules.choose_gguf(request, facts)
+    facts, headers, read = rules.read_gguf(facts, weights)
+    plan, memory, planned = rules.plan_gguf_load(request, facts, headers, quantization)
+    return Variant(
+        facts=facts,
+        weights=weights,
+        headers=headers,
+        files=weights.files,
+        precision=plan.precision,
         quantization=plan.quantization,
         memory=memory,
         read=(kind, read),

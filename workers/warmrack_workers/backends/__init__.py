@@ -55,6 +55,12 @@ BACKENDS: dict[str, BackendEntry] = {
             forkable=True,
             library="bitsandbytes",
         ),
+        BackendEntry(
+            name="gguf",
+            target="warmrack_workers.backends.gguf:GgufBackend",
+            forkable=True,
+            library="gguf",
+        ),
     )
 }
 

@@ -19,11 +19,12 @@ from warmrack_workers.host_spec import HostSpec
 def load_pretrained(spec: HostSpec, **options: Any) -> LoadedModel:
     """The model and its tokenizer; `options` go to the library's `from_pretrained`.
 
-    Raises NotSupported, NotExact, OutOfMemory and Integrity.
+    With `gguf_file` among them that file is the tokenizer too. Raises NotSupported, NotExact,
+    OutOfMemory and Integrity.
     """
     model_class = get_model_class(spec.resolution.architecture)
     started = time.perf_counter()
-    tokenizer = _load_tokenizer(spec)
+    tokenizer = _load_tokenizer(spec, options.get("gguf_file"))
     tokenized = time.perf_counter()
     model, info = _load_model(model_class, spec, options)
     return LoadedModel(
@@ -88,12 +89,13 @@ def _load_model(
     return model, info
 
 
-def _load_tokenizer(spec: HostSpec) -> Any | None:
-    if not spec.resolution.tokenizer_files:
+def _load_tokenizer(spec: HostSpec, gguf_file: str | None) -> Any | None:
+    if not spec.resolution.tokenizer_files and gguf_file is None:
         return None
+    options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         return transformers.AutoTokenizer.from_pretrained(
-            str(spec.snapshot_dir), local_files_only=True, trust_remote_code=False
+            str(spec.snapshot_dir), local_files_only=True, trust_remote_code=False, **options
         )
     except Exception as error:
         # The tokenizers library raises bare Exception for a file that it cannot parse.
