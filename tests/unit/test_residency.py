@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from tests.services.stores import make_sqlite_template, sqlite_store
 from tests.unit.residency_rig import BUDGET_BYTES, Rig, make_claim, make_order, make_status
 from warmrack_store.errors import (
+    Defect,
     HostLost,
     Integrity,
     NotExact,
@@ -24,6 +25,9 @@ from warmrack_workers.host_status import ErrorRecord
 from warmrack_workers.orders import Ended, Launched, Nudge, Seen, Withdrawn
 from warmrack_workers.processes import ProcessIdentity
 from warmrack_workers.residency import Residency
+
+NOT_STORED = float("nan")
+"""SQLite takes it for NULL, which the columns refuse."""
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +236,24 @@ def test_an_event_that_could_not_be_written_is_taken_again(rig: Rig) -> None:
     rig.turn()
     assert answer.result(0).resident_id == seat_id
     assert rig.row(seat_id).receipt_id == answer.result(0).receipt_id
+
+
+def test_an_event_that_cannot_be_dealt_with_ends_its_host_and_not_the_loop(rig: Rig) -> None:
+    answer = rig.want("job1", make_order(size_bytes=30))
+    seat_id = rig.effects.started[0][0].id
+    rig.say(seat_id, ResidentState.WARM, timings={"ready_seconds": NOT_STORED})
+    assert rig.effects.killed == [seat_id]
+    rig.turn(Ended(seat_id=seat_id, error=None))
+    assert isinstance(answer.exception(0), Defect)
+    rig.warm("job2", make_order("org/b"))
+
+
+def test_a_want_that_cannot_be_served_is_told_so_and_holds_nobody_up(rig: Rig) -> None:
+    refused = rig.want("job1", make_order(keep_alive_seconds=NOT_STORED))
+    assert isinstance(refused.exception(0), Defect)
+    rig.warm("job2", make_order("org/b"))
+    seats = rig.loop.list_seats()
+    assert [seat.device for seat in seats] == ["cpu:0"]
 
 
 def test_an_event_of_a_seat_that_is_gone_changes_nothing(rig: Rig) -> None:

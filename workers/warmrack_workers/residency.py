@@ -9,14 +9,15 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from warmrack_store.database import Database
-from warmrack_store.errors import HostLost, StoreUnavailable, WarmrackError
+from warmrack_store.errors import Defect, HostLost, StoreUnavailable, WarmrackError
 from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.states import ResidentState
@@ -139,11 +140,19 @@ class Residency:
             return events
 
     def turn(self, events: list[Event]) -> None:
-        """One turn of the loop. An event whose writing fails is taken again in the next turn."""
+        """One turn of the loop. An event that SQL is away for is taken again in the next turn; one
+        that cannot be dealt with at all ends what it was about, and the loop goes on."""
         self._untaken.extend(events)
         nudged = any(isinstance(event, Nudge) for event in self._untaken)
         while self._untaken:
-            self._take(self._untaken[0])
+            event = self._untaken[0]
+            try:
+                self._take(event)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                log.exception("An event could not be taken.", action="residency-defect")
+                self._give_up(event, Defect(f"the residency loop failed: {error!r}"))
             self._untaken.popleft()
         now = time.monotonic()
         if nudged or now - self._looked_at >= _TICK_SECONDS:
@@ -175,6 +184,21 @@ class Residency:
             case Ended():
                 self._note_end(event)
             case Nudge():
+                return
+
+    def _give_up(self, event: Event, error: Defect) -> None:
+        match event:
+            case Wanted():
+                self._wants.pop((event.order.claim.job_id, event.order.claim.epoch), None)
+                event.answer.set_exception(error)
+            case Launched() | Seen():
+                if place := self._places.get(event.seat_id):
+                    place.error = error
+                    self._effects_now().kill(event.seat_id)
+            case Ended():
+                if place := self._places.pop(event.seat_id, None):
+                    self._fail_wants(place.seat.key, error)
+            case Withdrawn() | Nudge():
                 return
 
     def _withdraw(self, claim: Claim) -> None:
@@ -240,10 +264,13 @@ class Residency:
         if seat.state in (ResidentState.WARM, ResidentState.DRAINING):
             return
         failure = error or HostLost(f"the host of {seat.id} ended while it loaded")
+        self._fail_wants(seat.key, failure)
+
+    def _fail_wants(self, key: str, error: WarmrackError) -> None:
         for claimed, (want, wanted) in list(self._wants.items()):
-            if want.key == seat.key:
+            if want.key == key:
                 del self._wants[claimed]
-                wanted.answer.set_exception(failure)
+                wanted.answer.set_exception(error)
 
     def _look_at_rows(self) -> None:
         """What others ask of residents, and which of them the pool has written off."""
@@ -257,7 +284,8 @@ class Residency:
 
     def _apply(self, plan: Plan) -> None:
         for want, seat in plan.joins:
-            self._join(want, seat)
+            with self._serving(want):
+                self._join(want, seat)
         for want, error in plan.refusals:
             self._wants.pop((want.job_id, want.epoch))[1].answer.set_exception(error)
         for seat, cause in plan.drains:
@@ -266,7 +294,21 @@ class Residency:
             log.info("A resident drains.", action="drain", resident=seat.id, cause=cause)
             self._effects_now().drain(seat.id)
         for want, device in plan.starts:
-            self._start(want, device)
+            with self._serving(want):
+                self._start(want, device)
+
+    @contextmanager
+    def _serving(self, want: Want) -> Iterator[None]:
+        """A want that fails by our fault is told so, and holds nobody else up."""
+        try:
+            yield
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            log.exception("A want could not be served.", action="residency-defect")
+            found = self._wants.pop((want.job_id, want.epoch), None)
+            if found is not None:
+                found[1].answer.set_exception(Defect(f"the residency loop failed: {error!r}"))
 
     def _join(self, want: Want, seat: Seat) -> None:
         _, wanted = self._wants[want.job_id, want.epoch]
