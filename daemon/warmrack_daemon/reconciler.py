@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from warmrack_daemon.api.views import job_view
 from warmrack_daemon.services import Services
 from warmrack_store import heap
-from warmrack_store.errors import Ended, Expired, StoreUnavailable, Timeout
+from warmrack_store.errors import StoreUnavailable, Timeout
 from warmrack_store.ledgers import (
     cancels,
     deadlines,
@@ -103,19 +103,18 @@ class Reconciler:
 
     def _end_overdue(self) -> None:
         with self._services.database.read() as tx:
-            overdue: list[tuple[str, Ended]] = [
-                (job.id, Expired("it had not started when its expires_at came"))
-                for job in deadlines.list_expired(tx)
-            ]
-            overdue += [
-                (job.id, Timeout(f"it ran longer than its {job.timeout_seconds:g} s"))
-                for job in deadlines.list_timed_out(tx)
-            ]
-        for job_id, error in overdue:
+            expired = deadlines.list_expired(tx)
+            timed_out = deadlines.list_timed_out(tx)
+        for job in expired:
             with suppress(moves.LostClaim), self._services.database.write() as tx:
-                cancels.request_cancel(tx, job_id, error)
-            self._note("overdue", job=job_id)
-            self._services.wakeups.publish(job_id)
+                cancels.expire(tx, job.id)
+        for job in timed_out:
+            error = Timeout(f"it ran longer than its {job.timeout_seconds:g} s")
+            with suppress(moves.LostClaim), self._services.database.write() as tx:
+                cancels.request_cancel(tx, job.id, error)
+        for job in (*expired, *timed_out):
+            self._note("overdue", job=job.id)
+            self._services.wakeups.publish(job.id)
 
     def _judge_nodes(self) -> None:
         silent = 3 * _HEARTBEAT_SECONDS

@@ -544,3 +544,15 @@ def test_a_holder_sees_the_jobs_it_holds(database: Database) -> None:
     with database.read() as tx:
         assert [job.id for job in claims.list_claimed(tx, "h0")] == [mine.job_id]
         assert jobs.count_waiting(tx) == 0
+
+
+def test_a_job_that_starts_between_the_look_and_the_expiry_goes_on(store: Store) -> None:
+    job = submit(store.database, expires_at="2100-01-01T00:00:00Z")
+    with store.database.write() as tx:
+        tx.execute(rows.update().values(expires_at=tx.now - 1))
+    with store.database.read() as tx:
+        assert [late.id for late in deadlines.list_expired(tx)] == [job.id]
+    claimed(store.database)
+    with pytest.raises(LostClaim), store.database.write() as tx:
+        cancels.expire(tx, job.id)
+    assert look(store.database, job.id).cancel_cause is None

@@ -3,10 +3,10 @@
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
-from warmrack_store.errors import Ended
+from warmrack_store.errors import Ended, Expired
 from warmrack_store.ledgers import events, secrets
 from warmrack_store.ledgers.jobs import Job, find_job, get_job
-from warmrack_store.ledgers.moves import end_ended, update_row
+from warmrack_store.ledgers.moves import LostClaim, end_ended, update_row
 from warmrack_store.schema import jobs
 from warmrack_store.states import TERMINAL, JobState
 
@@ -28,6 +28,15 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
         held = sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch)
         update_row(tx, job.id, {"cancel_cause": error.code}, held)
     return get_job(tx, job_id)
+
+
+def expire(tx: Transaction, job_id: str) -> Job:
+    """Cancel a job that nobody has started by its expires_at. Raises LostClaim where somebody has."""
+    job = get_job(tx, job_id, locked=True)
+    late = job.expires_at is not None and job.expires_at < tx.now
+    if not late or job.started_at is not None or job.state is not JobState.QUEUED:
+        raise LostClaim(job_id)
+    return request_cancel(tx, job_id, Expired("it had not started when its expires_at came"))
 
 
 def _end_alone(tx: Transaction, job_id: str, error: Ended) -> None:
