@@ -42,7 +42,7 @@ def run(settings: Settings, listening: Listening) -> None:
     intake.start()
     try:
         uvicorn.run(
-            create_app(services),
+            create_app(services, intake_runs=intake.is_running),
             host=listening.host,
             port=listening.port,
             log_level="warning",

@@ -4,6 +4,8 @@ import os
 import signal
 from functools import partial
 
+import httpx
+
 import warmrack
 from tests.acceptance.conftest import LLAMA
 from tests.acceptance.stack import Stack, running_stack, wait_until
@@ -15,6 +17,8 @@ def test_ready_line_names_everything_and_the_end_is_clean(hub: Hub) -> None:
         assert stack.ready["url"] == stack.url
         assert stack.ready["nodes"] == ["node-0", "node-1"]
         assert set(stack.ready["pids"]) == {"control", "broker", "node-0", "node-1"}
+        probe = httpx.get(f"{stack.url}/readyz", timeout=30)
+        assert probe.json() == {"status": "ok", "intake": "running"}
         with stack.client() as client:
             client.wait(client.load(LLAMA).id, timeout_seconds=90)
         assert stack.stop() == 0

@@ -23,6 +23,17 @@ from warmrack_store.states import JobState
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 _SECONDS = 30.0
 REQUEST = {"model": "org/name"}
+GARBAGE = (
+    b"garbage",
+    b"\xff\xfe",
+    b"[]",
+    b"7",
+    b"null",
+    b"{}",
+    b'{"properties": {}}',
+    b'{"properties": 7}',
+    b'{"body": 7}',
+)
 
 
 @pytest.fixture
@@ -65,6 +76,28 @@ def test_a_message_becomes_a_job_and_its_result_is_the_id(
         job_id = send(foreign, name, **more).get(timeout=_SECONDS, disable_sync_subtasks=False)
         job = look(services.database, job_id)
         assert (job.kind, job.tenant, job.model) == (kind, "default", "org/name")
+
+
+def test_messages_that_nobody_can_read_are_dropped_and_the_next_one_is_taken(
+    services: Services, intake: Intake, foreign: Celery, broker: str
+) -> None:
+    with redis.Redis.from_url(broker) as client:
+        client.lpush(INTAKE_QUEUE, *GARBAGE)
+        job_id = send(foreign).get(timeout=_SECONDS, disable_sync_subtasks=False)
+        assert look(services.database, job_id).model == "org/name"
+        assert client.llen(INTAKE_QUEUE) == 0
+    assert intake.is_running()
+
+
+def test_an_intake_whose_worker_has_ended_by_itself_starts_another_one(
+    services: Services, intake: Intake, foreign: Celery
+) -> None:
+    send(foreign).get(timeout=_SECONDS, disable_sync_subtasks=False)
+    intake._worker.stop(in_sighandler=False)  # as Celery's own worker does on a fatal error
+    job_id = send(foreign).get(timeout=_SECONDS, disable_sync_subtasks=False)
+    assert look(services.database, job_id).model == "org/name"
+    intake.stop()
+    assert not intake.is_running()
 
 
 def test_a_caller_that_waits_gets_the_finished_job(
@@ -127,7 +160,7 @@ def test_messages_with_one_idempotency_key_are_one_job(
     [
         ({"request": {"model": "../.."}}, "bad-request"),
         ({"request": {"model": "org/name", "mode": "magic"}}, "bad-request"),
-        ({"request": {"model": "org/name", "mode": "auto"}}, "not-supported"),
+        ({"request": {"model": "org/name", "attn": "eager"}}, "not-supported"),
         ({"surprise": 1}, "bad-request"),
         ({"api_key": "k"}, "not-supported"),
         ({"hub_token": "hf_secret"}, "not-supported"),

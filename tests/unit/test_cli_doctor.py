@@ -156,6 +156,23 @@ def test_a_service_that_is_away_or_cannot_read_its_database_is_wrong(service: Se
 
 
 @pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"status": "ok", "intake": "stopped"}, {"intake": Verdict.WRONG}),
+        ({"status": "ok", "intake": "running"}, {"intake": Verdict.OK}),
+        ({"status": "ok"}, {}),
+        ([], {}),
+    ],
+)
+def test_an_intake_that_takes_no_messages_is_wrong(
+    service: Service, body: object, expected: dict[str, Verdict]
+) -> None:
+    service.on("GET", "/readyz", Reply(body=body))
+    found = verdicts(service_checks.check_intake, Settings(url=service.url))
+    assert {name: one for name, (one, _) in found.items()} == expected
+
+
+@pytest.mark.parametrize(
     ("hours", "expected"), [(0, Verdict.OK), (-1, Verdict.WRONG), (1, Verdict.WRONG)]
 )
 def test_a_clock_that_is_off_is_wrong(service: Service, hours: int, expected: Verdict) -> None:

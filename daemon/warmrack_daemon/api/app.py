@@ -1,6 +1,6 @@
 """The control plane's web application."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -15,8 +15,8 @@ from warmrack_store.errors import BadRequest
 _MAX_BODY_BYTES = 8 * 2**20
 
 
-def create_app(services: Services) -> FastAPI:
-    """The app around opened services, which it does not close."""
+def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = None) -> FastAPI:
+    """The app around opened services, which it does not close; None: without an intake."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -34,6 +34,7 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.state.intake_runs = intake_runs
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
     for module in (jobs, receipts, explanations, pool, tasks):

@@ -3,7 +3,8 @@
 from typing import Any
 
 import redis
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from warmrack_daemon.api.callers import ServicesOf
@@ -22,8 +23,8 @@ async def alive() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def ready(services: ServicesOf) -> Response:
-    """The database and the broker answer; 503 else."""
+def ready(services: ServicesOf, request: Request) -> Response:
+    """The database and the broker answer; 503 else. `intake`: whether Celery messages are taken."""
     try:
         with services.database.read() as tx:
             nodes.list_nodes(tx)
@@ -32,7 +33,10 @@ def ready(services: ServicesOf) -> Response:
         return problem(error)
     except redis.RedisError:
         return problem(StoreUnavailable("the broker does not answer"))
-    return Response('{"status": "ok"}', media_type="application/json")
+    body: dict[str, object] = {"status": "ok"}
+    if request.app.state.intake_runs is not None:
+        body["intake"] = "running" if request.app.state.intake_runs() else "stopped"
+    return JSONResponse(body)
 
 
 @router.get("/metrics")

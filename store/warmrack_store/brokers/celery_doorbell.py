@@ -4,18 +4,21 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import structlog
 from celery import Celery
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError, OperationalError
 
 from warmrack_store.errors import StoreUnavailable
 
+log = structlog.get_logger()
 BELL = "warmrack.bell"
 INTAKE_QUEUE = "warmrack"
 RESOLVE_QUEUE = "warmrack.resolve"
 INTAKE_TASKS = {"warmrack.load": "load", "warmrack.prefetch": "prefetch", "warmrack.task": "task"}
 
 _PUBLISH_RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+_INTAKE_PAUSE_SECONDS = 1.0
 _INTAKE_VISIBILITY_SECONDS = 30
 """An unacknowledged submit is delivered again after this; its task id keeps it one job."""
 
@@ -38,6 +41,7 @@ def make_app(broker_url: str, *, result_backend: str | None = None) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
+        broker_transport="warmrack_store.brokers.tolerant_redis:Transport",
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         broker_connection_retry_on_startup=True,
@@ -120,6 +124,8 @@ class Intake:
         for name, kind in INTAKE_TASKS.items():
             self._register(name, kind, submit)
         self._worker: Any = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._consume, name="intake", daemon=True)
 
     def _register(
         self, name: str, kind: str, submit: Callable[[str, Mapping[str, Any], str], str]
@@ -135,15 +141,33 @@ class Intake:
 
     def start(self) -> None:
         """Consume in a thread of its own; returns at once."""
-        self._worker = _make_worker(
+        self._worker = self._make_worker()
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        """Whether messages are taken, as far as the broker answers."""
+        return self._thread.is_alive() and not self._stop.is_set() and self._worker is not None
+
+    def _make_worker(self) -> Any:
+        return _make_worker(
             self._app, queues=INTAKE_QUEUE, name="warmrack-intake@localhost", threads=4
         )
-        threading.Thread(target=self._worker.start, name="intake", daemon=True).start()
+
+    def _consume(self) -> None:
+        """Until `stop`: a worker that ends by itself is followed by another one."""
+        while not self._stop.is_set():
+            worker = self._worker = self._worker or self._make_worker()
+            worker.start()
+            self._worker = None
+            if not self._stop.is_set():
+                log.error("The intake has ended; it starts again.", action="intake-restart")
+                self._stop.wait(_INTAKE_PAUSE_SECONDS)
 
     def answer(self, task_id: str, result: Mapping[str, Any]) -> None:
         """Send the result that a `wait=True` message is owed."""
         self._app.backend.store_result(task_id, dict(result), "SUCCESS")
 
     def stop(self) -> None:
-        if self._worker is not None:
-            self._worker.stop(in_sighandler=False)
+        self._stop.set()
+        if (worker := self._worker) is not None:
+            worker.stop(in_sighandler=False)

@@ -60,6 +60,21 @@ def _examine_residents(
         yield ok("hosts", f"{len(residents)} in memory, none left over")
 
 
+def check_intake(settings: Settings) -> Iterator[Finding]:
+    """Whether Celery messages become jobs."""
+    try:
+        options = make_connection(settings.url, None, None, _TIMEOUT_SECONDS).options
+        with httpx.Client(**options) as http:
+            intake = http.get("/readyz").json().get("intake")
+    except (httpx.HTTPError, BadRequest, AttributeError, ValueError):
+        return  # the service itself is what is wrong, which its own check says
+    if intake == "stopped":
+        remedy = "Look at the control plane's log; it starts again by itself."
+        yield wrong("intake", "no Celery message is taken", remedy)
+    elif intake is not None:
+        yield ok("intake", "takes Celery messages")
+
+
 def check_clock(settings: Settings) -> Iterator[Finding]:
     """This machine's clock against the service's."""
     try:
@@ -78,4 +93,4 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
         yield ok("clock", "agrees with the service's")
 
 
-CHECKS: tuple[Check, ...] = (check_service, check_clock)
+CHECKS: tuple[Check, ...] = (check_service, check_intake, check_clock)
