@@ -1,6 +1,8 @@
 """The jobs this agent works on right now, and the ways their work is told to stop."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from warmrack_store.errors import Cancelled, Ended, Expired, Timeout
@@ -24,12 +26,27 @@ class Activity:
     lease: Lease | None = None
     """The snapshot lease that it holds, renewed together with its claim."""
     _reason: Exception | None = None
+    _interrupts: list[Callable[[], None]] = field(default_factory=list)
 
     def end(self, reason: Exception) -> None:
         """Tell the worker to stop, and why; the first reason stands."""
         if self._reason is None:
             self._reason = reason
         self.stop.set()
+        for interrupt in tuple(self._interrupts):
+            interrupt()
+
+    @contextmanager
+    def interrupted_by(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """While it waits for something that cannot `check`: `interrupt` ends that wait, from another
+        thread, perhaps twice."""
+        self._interrupts.append(interrupt)
+        try:
+            if self.stop.is_set():
+                interrupt()
+            yield
+        finally:
+            self._interrupts.remove(interrupt)
 
     def cancel(self, cause: str) -> None:
         kind = _BY_CAUSE.get(cause, Cancelled)
