@@ -1,7 +1,6 @@
 """Facts of a repository, asked of a Hub: the only file that asks a Hub for facts.
 
-The protocol's parts (headers, error classes) are huggingface_hub's; the connection is our own,
-because the library's shared one obeys HF_HUB_OFFLINE, has no timeout on some calls and sleeps
+The protocol's headers are huggingface_hub's; the connection is our own, because the library's shared one obeys HF_HUB_OFFLINE, has no timeout on some calls and sleeps
 through a 429, and because HF_ENDPOINT is read when it is imported.
 """
 
@@ -9,6 +8,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -23,7 +23,8 @@ from warmrack_store.hub_answers import (
     parse_ref,
     parse_tree_page,
 )
-from warmrack_store.hub_errors import Asked, explain_refusal, nonsense
+from warmrack_store.hub_errors import HubQuestion, error_of_status, nonsense
+from warmrack_store.hub_hosts import check_address, is_same_origin
 from warmrack_store.refs import ModelRef
 
 if TYPE_CHECKING:
@@ -40,11 +41,6 @@ _GGUF_READ_BYTES = (2**21, 2**24, MAX_HEADER_BYTES)
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
 _READERS = 8
-_TOLD_IN_HEADERS = ("x-error-code", "x-error-message", "retry-after", "ratelimit")
-PUBLIC_HUB = "huggingface.co"
-CONTENT_NETWORKS = (".huggingface.co", ".hf.co")
-"""Where the public Hub itself redirects downloads to."""
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +65,6 @@ class HubFacts:
         import httpx2
 
         self.endpoint = endpoint.rstrip("/")
-        self._home = urlsplit(self.endpoint)
         self._allowed_hosts = frozenset(allowed_hosts)
         self._timeout_seconds = timeout_seconds
         self._client = httpx2.Client(
@@ -146,32 +141,15 @@ class HubFacts:
         )
 
     def _check_address(self, request: "Request") -> None:
-        """Each request's host, so also where a redirect leads, is a known one, reached by https.
+        """Each request's address, so also where a redirect leads."""
+        check_address(str(request.url), self.endpoint, self._allowed_hosts)
 
-        Plain http is for a Hub on this machine and for hosts that the operator names.
-        """
-        url, home = request.url, self._home
-        named = not {url.host, f"{url.host}:{url.port}"}.isdisjoint(self._allowed_hosts)
-        if url.scheme != "https" and not (
-            named or (home.scheme == url.scheme and url.host in _LOOPBACK)
-        ):
-            raise HubUnavailable(
-                f"the Hub is reached by https only, not by {url.scheme}://{url.host}",
-                hint="Give an https address; plain http is for a Hub on this machine.",
-            )
-        is_public = home.hostname == PUBLIC_HUB and url.host.endswith(CONTENT_NETWORKS)
-        if not (named or is_public or url.host == home.hostname):
-            raise HubUnavailable(
-                f"{home.hostname} redirects to {url.host}, which is not allowed",
-                hint="Hosts besides the Hub's are listed in WARMRACK_HUB_ENDPOINTS_ALLOWED.",
-            )
-
-    def _about(self, repository: str, revision: str | None, token: str | None) -> Asked:
-        return Asked(
+    def _about(self, repository: str, revision: str | None, token: str | None) -> HubQuestion:
+        return HubQuestion(
             endpoint=self.endpoint, repository=repository, revision=revision, token=token or None
         )
 
-    def _list_files(self, asked: Asked) -> tuple[FileFact, ...]:
+    def _list_files(self, asked: HubQuestion) -> tuple[FileFact, ...]:
         page: str | None = f"/api/models/{asked.repository}/tree/{asked.revision}?recursive=true"
         found: dict[str, FileFact] = {}
         pages: set[str] = set()
@@ -184,7 +162,7 @@ class HubFacts:
             page = self._own_page(answer.next_page, asked)
         return tuple(found[path] for path in sorted(found))
 
-    def _own_page(self, url: str | None, asked: Asked) -> str | None:
+    def _own_page(self, url: str | None, asked: HubQuestion) -> str | None:
         """The next page's path; a token never follows a link to another host."""
         if url is None:
             return None
@@ -193,7 +171,7 @@ class HubFacts:
         return url.removeprefix(self.endpoint)
 
     def _read_config(
-        self, file: FileFact, asked: Asked
+        self, file: FileFact, asked: HubQuestion
     ) -> tuple[dict[str, object] | None, str | None]:
         if file.size > MAX_JSON_BYTES:
             return None, f"is {file.size} bytes long, the limit is {MAX_JSON_BYTES}"
@@ -202,7 +180,7 @@ class HubFacts:
             raise nonsense("other bytes of config.json than its tree names", asked)
         return parse_config(body)
 
-    def _find_template(self, files: tuple[FileFact, ...], asked: Asked) -> bool | None:
+    def _find_template(self, files: tuple[FileFact, ...], asked: HubQuestion) -> bool | None:
         """Whether a chat template lies beside the tokenizer or in its config."""
         tree = {file.path: file for file in files}
         if not tree.keys().isdisjoint(CHAT_TEMPLATES):
@@ -215,7 +193,7 @@ class HubFacts:
         found, _ = parse_config(body)
         return None if found is None else bool(found.get("chat_template"))
 
-    def _read_header(self, file: FileFact, asked: Asked) -> WeightFile:
+    def _read_header(self, file: FileFact, asked: HubQuestion) -> WeightFile:
         data = self._read_start(file, min(file.size, _FIRST_READ_BYTES), asked)
         try:
             header_bytes = header_size(data, file.size)
@@ -227,7 +205,7 @@ class HubFacts:
             raise UnsafeFormat(place, hint=error.hint) from error
 
     def _find_gguf(
-        self, files: tuple[FileFact, ...], asked: Asked
+        self, files: tuple[FileFact, ...], asked: HubQuestion
     ) -> tuple[GgufHeader | None, str | None]:
         """The header of the root's smallest GGUF file, read in growing steps, or why there is none."""
         held = [file for file in files if "/" not in file.path and file.path.endswith(".gguf")]
@@ -246,7 +224,7 @@ class HubFacts:
             return None, f"{file.path} is {error.message}"
         return None, f"{file.path} has a header that does not end within {size_bytes} bytes"
 
-    def _read_start(self, file: FileFact, size_bytes: int, asked: Asked) -> bytes:
+    def _read_start(self, file: FileFact, size_bytes: int, asked: HubQuestion) -> bytes:
         """The first bytes, exactly so many; also of a server that ignores ranges."""
         if size_bytes == 0:
             return b""
@@ -255,9 +233,8 @@ class HubFacts:
             raise nonsense(f"{len(answer.body)} bytes of {file.path}, not {size_bytes}", asked)
         return answer.body
 
-    def _get(self, path: str, asked: Asked, *, first_bytes: int | None = None) -> _Answer:
+    def _get(self, path: str, asked: HubQuestion, *, first_bytes: int | None = None) -> _Answer:
         import httpx2
-        from huggingface_hub.errors import HfHubHTTPError
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy export
 
         headers = build_hf_headers(token=asked.token or False, library_name="warmrack")
@@ -267,15 +244,26 @@ class HubFacts:
             headers["range"] = f"bytes=0-{first_bytes - 1}"
         try:
             with self._client.stream("GET", self.endpoint + path, headers=headers) as response:
-                _raise_for_status(response)
+                self._check_status(response, asked)
                 return self._read(response, asked, first_bytes)
-        except HfHubHTTPError as error:
-            raise explain_refusal(error, asked) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise HubUnavailable(f"{self.endpoint} does not answer: {reason}") from error
 
-    def _read(self, response: "Response", asked: Asked, first_bytes: int | None) -> _Answer:
+    def _check_status(self, response: "Response", asked: HubQuestion) -> None:
+        """Raise the error that the status stands for; the body, of any size and shape, is left
+        unread."""
+        if response.is_success:
+            return
+        raise error_of_status(
+            response.status_code,
+            response.headers,
+            asked,
+            from_hub=is_same_origin(str(response.request.url), self.endpoint),
+            now=datetime.now(UTC),
+        )
+
+    def _read(self, response: "Response", asked: HubQuestion, first_bytes: int | None) -> _Answer:
         deadline = time.monotonic() + self._timeout_seconds
         limit = MAX_JSON_BYTES if first_bytes is None else first_bytes
         body = bytearray()
@@ -291,14 +279,3 @@ class HubFacts:
                 )
         next_page = response.links.get("next", {}).get("url")
         return _Answer(body=bytes(body[:limit]), next_page=next_page)
-
-
-def _raise_for_status(response: "Response") -> None:
-    """huggingface_hub's error for the status; the body, of any size and shape, is left unread."""
-    import httpx2
-    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # lazy export
-
-    told = {name: response.headers[name] for name in _TOLD_IN_HEADERS if name in response.headers}
-    hf_raise_for_status(
-        httpx2.Response(response.status_code, headers=told, request=response.request)
-    )

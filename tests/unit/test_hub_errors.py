@@ -1,34 +1,33 @@
 """What the Hub's refusals become, by its status and headers."""
 
-import httpx2
+from datetime import UTC, datetime
+
 import pytest
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]  # lazy export
 
 from warmrack_store import errors
 from warmrack_store.facts import FileFact
-from warmrack_store.hub import HubFacts
 from warmrack_store.hub_answers import has_digest, parse_config, parse_ref, parse_tree_page
-from warmrack_store.hub_errors import Asked, explain_refusal
+from warmrack_store.hub_errors import HubQuestion, error_of_status, find_wait_seconds
 from warmrack_store.refs import ModelRef
 
 HUB = "https://hub.example"
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
-def asked(token: str | None = None) -> Asked:
-    return Asked(endpoint=HUB, repository="org/name", revision="main", token=token)
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def asked(token: str | None = None, file: str | None = None) -> HubQuestion:
+    return HubQuestion(endpoint=HUB, repository="org/name", revision="main", token=token, file=file)
 
 
 def refusal(
-    status: int, token: str | None = None, **headers: str
+    status: int, token: str | None = None, from_hub: bool = True, **headers: str
 ) -> tuple[errors.WarmrackError, type[errors.WarmrackError]]:
     """Our error for an answer; a header's name is written with underscores here."""
-    request = httpx2.Request("GET", f"{HUB}/api/models/org/name")
     told = {name.replace("_", "-"): value for name, value in headers.items()}
-    with pytest.raises(HfHubHTTPError) as caught:
-        hf_raise_for_status(httpx2.Response(status, headers=told, request=request))
-    error = explain_refusal(caught.value, asked(token))
+    question = asked(token, "config.json")
+    error = error_of_status(status, told, question, from_hub=from_hub, now=NOW)
     return error, type(error)
 
 
@@ -62,6 +61,10 @@ def refusal(
         (503, None, {}, errors.HubUnavailable),
         (404, None, {"x_error_code": "EntryNotFound"}, errors.HubUnavailable),
         (400, None, {}, errors.BadRequest),
+        (418, None, {}, errors.BadRequest),
+        (410, None, {}, errors.RepoNotFound),
+        (416, None, {}, errors.Integrity),
+        (304, None, {}, errors.HubUnavailable),
     ],
 )
 def test_each_refusal_of_the_hub_has_its_error(
@@ -70,7 +73,7 @@ def test_each_refusal_of_the_hub_has_its_error(
     headers: dict[str, str],
     expected: type[errors.WarmrackError],
 ) -> None:
-    error, kind = refusal(status, token, **headers)
+    error, kind = refusal(status, token, True, **headers)
     assert kind is expected
     assert "hf_x" not in error.message + error.hint
 
@@ -83,16 +86,32 @@ def test_a_gated_refusal_names_the_page_to_accept() -> None:
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
-        ({"retry_after": "17"}, 17.0),
+        ({"retry-after": "17"}, 17.0),
         ({"ratelimit": '"api";r=0;t=55'}, 55.0),
-        ({"retry_after": "3", "ratelimit": '"api";r=0;t=55'}, 3.0),
-        ({"retry_after": "999999999999999"}, 3600.0),
-        ({"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "3", "ratelimit": '"api";r=0;t=55'}, 3.0),
+        ({"retry-after": "9" * 400}, 3600.0),
+        ({"retry-after": "Thu, 01 Jan 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Thu, 01 Jan 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -0900"}, None),
+        ({"ratelimit": "nonsense"}, None),
         ({}, None),
     ],
 )
-def test_a_limit_says_how_long_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert refusal(429, **headers)[0].retry_after_seconds == seconds
+def test_the_wait_is_read_from_either_header(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert find_wait_seconds(headers, NOW) == seconds
+
+
+def test_a_busy_hub_says_when_to_ask_again() -> None:
+    assert refusal(429, retry_after="9")[0].retry_after_seconds == 9
+    assert refusal(503, retry_after="9")[0].retry_after_seconds == 9
+
+
+def test_the_message_names_the_file_the_status_and_what_the_hub_said() -> None:
+    message = refusal(403, x_error_message="no scope")[0].message
+    assert all(part in message for part in ("org/name/config.json", "HTTP 403", "no scope"))
 
 
 def test_a_token_that_cannot_be_sent_is_refused_without_showing_it() -> None:
@@ -102,20 +121,9 @@ def test_a_token_that_cannot_be_sent_is_refused_without_showing_it() -> None:
         assert "cret" not in caught.value.message + caught.value.hint
 
 
-def test_a_content_networks_refusal_says_nothing_about_rights() -> None:
-    request = httpx2.Request("GET", "https://cdn.example/file?signature=secret")
-    with pytest.raises(HfHubHTTPError) as caught:
-        hf_raise_for_status(httpx2.Response(403, request=request))
-    error = explain_refusal(caught.value, asked("hf_x"))
-    assert isinstance(error, errors.HubUnavailable)
-    assert "secret" not in error.message
-
-
-def test_plain_http_is_for_a_hub_on_this_machine() -> None:
-    hub = HubFacts("http://hub.example")
-    with pytest.raises(errors.HubUnavailable, match="https only"):
-        hub.find_ref(ModelRef(repository="org/name"), None)
-    hub.close()
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_a_content_networks_refusal_says_nothing_about_rights(status: int) -> None:
+    assert refusal(status, "hf_x", from_hub=False)[1] is errors.HubUnavailable
 
 
 @pytest.mark.parametrize(

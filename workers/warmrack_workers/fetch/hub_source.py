@@ -14,16 +14,14 @@ from urllib.parse import quote
 import httpx
 
 from warmrack_store.cache.layout import check_commit
-from warmrack_store.errors import HubUnavailable, Integrity, Unauthorized
+from warmrack_store.errors import HubUnavailable, Integrity
 from warmrack_store.facts import FileFact
-from warmrack_store.refs import check_file_path, check_repository
-from warmrack_workers.fetch.hub_answers import error_of_answer
+from warmrack_store.hub_errors import HubQuestion, error_of_status
+from warmrack_store.hub_hosts import check_address, is_same_origin
+from warmrack_store.refs import check_file_path, check_repository, check_token
 
 TIMEOUTS = httpx.Timeout(connect=10.0, read=30.0, write=10.0, pool=10.0)
 """`read` is how long a body may stall."""
-_PUBLIC_HUB = "huggingface.co"
-_CONTENT_NETWORKS = (".huggingface.co", ".hf.co")
-"""Where huggingface.co itself redirects downloads to (cdn-lfs, cas-bridge, us.aws.cdn, ...)."""
 _MAX_REDIRECTS = 5
 _MAX_DRAINED_BYTES = 64 * 1024
 """A redirect's body up to here is read, so that its connection can be used again."""
@@ -34,8 +32,7 @@ class HubSource:
     """Files by `/{repository}/resolve/{commit}/{path}`, redirects followed by hand.
 
     The token goes to the Hub's own origin and nowhere else; `token=None` is anonymous, whatever
-    the environment holds. A redirect may lead to the Hub's host, to its content networks and to
-    `allowed_hosts` (`host` or `host:port`), and from https only to https.
+    the environment holds. It asks, and a redirect may lead to, what `hub_hosts.may_ask` says.
     """
 
     def __init__(
@@ -51,7 +48,7 @@ class HubSource:
         self._endpoint = httpx.URL(endpoint.rstrip("/"))
         self._repository = check_repository(repository)
         self._commit = check_commit(commit)
-        self._token = None if token is None else _check_token(token)
+        self._token = check_token(token)
         self._allowed_hosts = frozenset(allowed_hosts)
         self._client = httpx.Client(timeout=timeouts, follow_redirects=False)
         self._lock = threading.Lock()
@@ -100,12 +97,13 @@ class HubSource:
         what = f"{self._repository}/{file.path}"
         path = f"/{self._repository}/resolve/{self._commit}/{quote(check_file_path(file.path))}"
         url = httpx.URL(f"{self._endpoint}{path}")
+        check_address(str(url), str(self._endpoint), self._allowed_hosts)
         for _hop in range(_MAX_REDIRECTS + 1):
             response = self._client.send(self._request(url, start), stream=True)
             try:
                 self._check_commit(response, what)
                 if not response.has_redirect_location:
-                    self._check_status(response, what)
+                    self._check_status(response, file)
                     yield response
                     return
                 url = self._follow(response, what)
@@ -125,7 +123,7 @@ class HubSource:
 
     def _is_hub(self, url: httpx.URL) -> bool:
         """Whether `url` has the Hub's own origin: scheme, host and port."""
-        return _origin(url) == _origin(self._endpoint)
+        return is_same_origin(str(url), str(self._endpoint))
 
     def _check_commit(self, response: httpx.Response, what: str) -> None:
         told = response.headers.get("x-repo-commit")
@@ -134,39 +132,33 @@ class HubSource:
                 f"{what}: the Hub answers with commit {told[:80]!r}, not {self._commit}"
             )
 
-    def _check_status(self, response: httpx.Response, what: str) -> None:
+    def _check_status(self, response: httpx.Response, file: FileFact) -> None:
         if response.status_code not in (200, 206):
-            raise error_of_answer(
+            raise error_of_status(
                 response.status_code,
                 response.headers,
-                what=what,
+                HubQuestion(
+                    endpoint=str(self._endpoint),
+                    repository=self._repository,
+                    revision=self._commit,
+                    token=self._token,
+                    file=file.path,
+                ),
                 from_hub=self._is_hub(response.request.url),
                 now=datetime.now(UTC),
             )
 
     def _follow(self, response: httpx.Response, what: str) -> httpx.URL:
-        """Where a redirect leads; Integrity where it may not lead there."""
+        """Where a redirect leads; HubUnavailable where it may not lead there."""
         try:
             url = response.request.url.join(response.headers["location"])
         except httpx.InvalidURL as error:
-            raise Integrity(f"{what}: the Hub redirects to no address") from error
-        plain = url.scheme == "https" or (url.scheme == "http" and self._endpoint.scheme == "http")
-        if not plain or url.userinfo or not self._is_allowed(url):
-            raise Integrity(
-                f"{what}: redirected to {url.scheme}://{url.host}, which is not allowed",
-                hint="Hosts besides the Hub's are listed in WARMRACK_HUB_ENDPOINTS_ALLOWED.",
-            )
+            raise HubUnavailable(f"{what}: the Hub redirects to no address") from error
+        check_address(str(url), str(self._endpoint), self._allowed_hosts)
         length = response.headers.get("content-length", "")
         if length.isdecimal() and int(length) <= _MAX_DRAINED_BYTES:
             response.read()
         return url
-
-    def _is_allowed(self, url: httpx.URL) -> bool:
-        home = self._endpoint.host
-        if home == _PUBLIC_HUB and url.host.endswith(_CONTENT_NETWORKS):
-            return True
-        names = {url.host, f"{url.host}:{_origin(url)[2]}"}
-        return url.host == home or not names.isdisjoint(self._allowed_hosts)
 
     def _iterate(self, response: httpx.Response, skip: int) -> Iterator[memoryview]:
         for chunk in response.iter_raw():
@@ -184,17 +176,6 @@ class HubSource:
                 interrupted = self._interrupted
             if interrupted:
                 _shut(info["return_value"])
-
-
-def _check_token(token: str) -> str:
-    """Refuse what cannot be sent: the client library's own error would print the token."""
-    if not token or not (token.isascii() and token.isprintable()) or " " in token:
-        raise Unauthorized("the Hub token is empty or holds characters that no token has")
-    return token
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
-    return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
 
 
 def _shut(stream: Any) -> None:
