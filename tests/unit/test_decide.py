@@ -169,6 +169,19 @@ def test_6_room_is_made_where_the_fewest_bytes_go() -> None:
     assert drained(plan(TWO, seats, [want("a", 6)])) == [("small", "evicted")]
 
 
+def test_4_a_want_for_which_too_much_is_pinned_is_refused_with_the_names() -> None:
+    seats = [seat("x", 6, pinned=True), seat("y", 9, device="cpu:1", pinned=True), seat("z", 4)]
+    [(refused, error)] = plan(TWO, seats, [want("a", 5)]).refusals
+    assert (refused.key, type(error)) == ("a", WontFit)
+    assert "seat-x, seat-y" in error.message
+    assert plan(TWO, seats, [want("a", 4)]).refusals == ()
+
+
+@pytest.mark.parametrize("going", [{"drain_requested": True}, {"state": ResidentState.DRAINING}])
+def test_4_a_pinned_seat_that_goes_holds_nothing(going: dict[str, Any]) -> None:
+    assert plan(ONE, [seat("x", pinned=True, **going)], [want("a")]).refusals == ()
+
+
 def test_6_a_device_that_is_emptied_for_one_want_is_not_given_to_another() -> None:
     seats = [seat("x", 6)]
     found = plan(ONE, seats, [want("large", 8, rank=0), want("small", 3)])
@@ -184,7 +197,7 @@ def test_6_another_device_still_serves_those_behind_it() -> None:
 
 
 def test_6_nothing_drains_where_that_would_not_help() -> None:
-    seats = [seat("free", 4, idle_seconds=99.0), seat("pinned", 6, pinned=True)]
+    seats = [seat("free", 4, idle_seconds=99.0), seat("leased", 6, leased_until=NOW + 1)]
     assert plan(ONE, seats, [want("a", 5)]) == Plan()
 
 
@@ -194,7 +207,7 @@ def test_6_what_somebody_else_wants_is_no_victim_but_joined() -> None:
     assert [one.key for _, one in found.joins] == ["b"]
 
 
-@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("held", [held for held in HELD if "pinned" not in held])
 def test_7_a_want_waits_for_a_device_full_of_what_others_hold(held: dict[str, Any]) -> None:
     assert plan(ONE, [seat("x", **held)], [want("a")]) == Plan()
 
@@ -209,5 +222,6 @@ def test_7_a_lease_that_has_run_out_holds_nothing() -> None:
 
 
 def test_7_a_want_that_waits_does_not_stop_a_smaller_one() -> None:
-    found = plan(ONE, [seat("x", 6, pinned=True)], [want("large", 8, rank=0), want("small", 3)])
+    seats = [seat("x", 6, leased_until=NOW + 1)]
+    found = plan(ONE, seats, [want("large", 8, rank=0), want("small", 3)])
     assert started(found) == [("small", "cpu:0")]

@@ -81,11 +81,12 @@ def decide(
     1. A seat that somebody wants gone, or that has idled out, drains.
     2. A want whose weights are warm joins them.
     3. A want whose weights are coming waits for them.
-    4. A want that no device could ever hold is refused.
+    4. A want that no device could ever hold is refused, and so is one for which every device that
+       could has too little left beside its pinned seats: nobody knows when a pin is taken off.
     5. A want that fits into free memory starts, the first one of its key only.
     6. Else victims drain, if that helps; what is draining already counts as coming free, and what
        others want is no victim.
-    7. A want for which nothing helps waits: leases end, work ends, pins are taken off.
+    7. A want for which nothing helps waits: leases end, work ends.
     """
     drains = {seat.id: (seat, cause) for seat, cause in _ending(seats, wants, now)}  # 1
     staying = [seat for seat in seats if seat.id not in drains]
@@ -95,6 +96,8 @@ def decide(
     starts: list[tuple[Want, str]] = []
     refusals: list[tuple[Want, WarmrackError]] = []
     free = _free(budgets, seats)
+    pinned = [seat for seat in staying if seat.pinned]
+    unpinned = _free(budgets, pinned)
     waiting_devices: set[str] = set()
     wanted = {want.key for want in wants}
     evictable = [seat for seat in staying if seat.key not in wanted]
@@ -105,6 +108,8 @@ def decide(
             continue
         elif want.size_bytes > max(budgets.values(), default=0):  # 4
             refusals.append((want, _wont_fit(want, budgets)))
+        elif want.size_bytes > max(unpinned.values(), default=0):  # 4
+            refusals.append((want, _all_pinned(want, pinned)))
         elif device := _roomiest(free, want.size_bytes, waiting_devices):  # 5
             starts.append((want, device))
             coming.add(want.key)
@@ -192,3 +197,12 @@ def _make_room(
 def _wont_fit(want: Want, budgets: Mapping[str, int]) -> WontFit:
     shown = ", ".join(f"{name} {format_size(size)}" for name, size in sorted(budgets.items()))
     return WontFit(f"the model needs {format_size(want.size_bytes)}; this node has {shown}")
+
+
+def _all_pinned(want: Want, pinned: Sequence[Seat]) -> WontFit:
+    names = ", ".join(sorted(seat.id for seat in pinned))
+    return WontFit(
+        f"the model needs {format_size(want.size_bytes)}, and what is pinned here leaves less on "
+        f"each device: {names}",
+        hint="Unpin or unload one of them, or name another node.",
+    )
