@@ -141,7 +141,7 @@ def _read_problem(answer: httpx.Response) -> WarmrackError:
     if answer.headers.get("content-type") != "application/problem+json":
         return HostLost(f"the node answered {answer.status_code}")
     problem = answer.json()
-    return WarmrackError.from_record({**problem, "message": problem.get("detail", "")})
+    return WarmrackError.from_problem(problem)
 
 
 def _end_resident(services: Services, resident: Resident) -> None:

@@ -19,6 +19,9 @@ wrapped once, where the library is called.
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
+PROBLEM_TYPE = "application/problem+json"
+"""The media type of a problem document (RFC 9457)."""
+
 
 class WarmrackError(Exception):
     """Root of the tree. `code` is stable; `message` says what, with the value; `hint` what to do."""
@@ -56,6 +59,23 @@ class WarmrackError(Exception):
         kind = known.get(code, fallback)
         hint = record.get("hint")
         return kind(str(record.get("message", "")), hint=None if hint is None else str(hint))
+
+    def to_problem(self) -> dict[str, object]:
+        """The error as an RFC 9457 problem document."""
+        return {
+            "type": f"urn:warmrack:error:{self.code}",
+            "title": self.code.replace("-", " "),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+        }
+
+    @classmethod
+    def from_problem(cls, problem: Mapping[str, object]) -> "WarmrackError":
+        """The error of a problem document, as `from_record` gives it."""
+        return cls.from_record({**problem, "message": problem.get("detail", "")})
 
     def __reduce__(self) -> tuple[type[Self], tuple[str], dict[str, object]]:
         return type(self), (self.message,), self.__dict__
@@ -368,6 +388,9 @@ class ModelCold(Transient):
     ) -> None:
         super().__init__(message, hint=hint, retry_after_seconds=retry_after_seconds)
         self.job = job
+
+    def to_problem(self) -> dict[str, object]:
+        return super().to_problem() | ({"job": self.job} if self.job is not None else {})
 
 
 class OverQuota(Transient):

@@ -43,6 +43,20 @@ def test_a_record_gives_the_same_error_back(kind: type[WarmrackError]) -> None:
     assert again.to_record() == error.to_record()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
+def test_a_problem_document_gives_the_same_error_back(kind: type[WarmrackError]) -> None:
+    problem = kind("what", hint="what next").to_problem()
+    assert problem["type"] == f"urn:warmrack:error:{kind.code}"
+    assert (problem["status"], problem["detail"]) == (kind.status, "what")
+    again = WarmrackError.from_problem(problem)
+    assert (type(again), again.message, again.hint) == (kind, "what", "what next")
+
+
+def test_a_cold_models_problem_names_the_load() -> None:
+    assert errors.ModelCold("cold", job="job_1").to_problem()["job"] == "job_1"
+    assert "job" not in errors.ModelCold("cold").to_problem()
+
+
 @pytest.mark.parametrize(("retryable", "kind"), [(True, Transient), (False, Defect)])
 def test_a_code_of_a_newer_service_becomes_its_branch(
     retryable: bool, kind: type[WarmrackError]

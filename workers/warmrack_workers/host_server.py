@@ -17,7 +17,14 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from warmrack_store.errors import BadRequest, Defect, HostLost, NotFound, WarmrackError
+from warmrack_store.errors import (
+    PROBLEM_TYPE,
+    BadRequest,
+    Defect,
+    HostLost,
+    NotFound,
+    WarmrackError,
+)
 from warmrack_store.records import Record, parse_record
 from warmrack_workers.downstream import Token, get_task, list_tasks
 from warmrack_workers.host import Host
@@ -240,19 +247,11 @@ async def _answer_unknown(request: Request, error: Exception) -> Response:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """application/problem+json (RFC 9457) with the code, hint and whether to ask again."""
+    """The problem document, and when to ask again."""
     failure = wrap_failure(error)
     return JSONResponse(
-        {
-            "type": "about:blank",
-            "title": failure.code,
-            "status": failure.status,
-            "detail": failure.message,
-            "code": failure.code,
-            "hint": failure.hint,
-            "retryable": failure.retryable,
-        },
+        failure.to_problem(),
         status_code=failure.status,
         headers={"retry-after": "1"} if failure.retryable else None,
-        media_type="application/problem+json",
+        media_type=PROBLEM_TYPE,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from warmrack_store.errors import BadRequest, Defect, NotFound, WarmrackError
+from warmrack_store.errors import PROBLEM_TYPE, BadRequest, Defect, NotFound, WarmrackError
 from warmrack_store.records import Record
 
 log = structlog.get_logger()
@@ -55,13 +55,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             status, body, kind = 200, self._answer(), "application/json"
         except WarmrackError as error:
-            status, kind = error.status, "application/problem+json"
-            body = json.dumps({**error.to_record(), "detail": error.message, "status": status})
+            status, body, kind = error.status, json.dumps(error.to_problem()), PROBLEM_TYPE
         except Exception as error:
             log.exception("A node's answer failed.", action="node-defect", path=self.path)
             failure = Defect(f"{type(error).__name__} in {self.path}")
-            status, kind = failure.status, "application/problem+json"
-            body = json.dumps({**failure.to_record(), "detail": failure.message, "status": status})
+            status, body, kind = failure.status, json.dumps(failure.to_problem()), PROBLEM_TYPE
         self._send(status, body.encode(), kind)
 
     def _answer(self) -> str:

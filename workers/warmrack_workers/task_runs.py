@@ -85,4 +85,4 @@ def _read_result(activity: Activity, answer: httpx.Response) -> dict[str, Any]:
 
 def _refusal(answer: httpx.Response) -> WarmrackError:
     problem = answer.json()
-    return WarmrackError.from_record({**problem, "message": problem.get("detail", "")})
+    return WarmrackError.from_problem(problem)

@@ -1,7 +1,6 @@
 """Errors as RFC 9457 problem documents."""
 
 import math
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -9,32 +8,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from warmrack_store.errors import BadRequest, Defect, ModelCold, NotFound, WarmrackError
+from warmrack_store.errors import PROBLEM_TYPE, BadRequest, Defect, NotFound, WarmrackError
 from warmrack_store.records import bad_request
 
-_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = 5.0
 log = structlog.get_logger()
 
 
 def problem(error: WarmrackError) -> JSONResponse:
     """The answer for an error; retryable ones say when to come back."""
-    body: dict[str, Any] = {
-        "type": f"urn:warmrack:error:{error.code}",
-        "title": error.code.replace("-", " "),
-        "status": error.status,
-        "code": error.code,
-        "detail": error.message,
-        "hint": error.hint,
-        "retryable": error.retryable,
-    }
-    if isinstance(error, ModelCold) and error.job is not None:
-        body["job"] = error.job
     headers = {}
     if error.retryable:
         seconds = error.retry_after_seconds or _RETRY_AFTER_SECONDS
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
-    return JSONResponse(body, error.status, headers, media_type=_MEDIA_TYPE)
+    return JSONResponse(error.to_problem(), error.status, headers, media_type=PROBLEM_TYPE)
 
 
 def install(app: FastAPI) -> None:
