@@ -35,11 +35,9 @@ from warmrack_store.states import NodeState
 
 log = structlog.get_logger()
 _SECONDS = 1.0
-_HEARTBEAT_SECONDS = 2.0
 _RING_GRACE_SECONDS = 3.0
 """A queue whose work nobody has taken for this long is rung again, at most this often."""
 _LEADER_TTL_SECONDS = 5.0
-_MAX_LOAD_DEATHS = 3
 _steps = Counter("warmrack_reconciled_total", "What the reconciler put right.", ["what"])
 
 
@@ -97,7 +95,7 @@ class Reconciler:
             lost = deadlines.list_expired_leases(tx)
         for job in lost:
             with suppress(moves.LostClaim), self._services.database.write() as tx:
-                deadlines.requeue_lost(tx, job, max_load_deaths=_MAX_LOAD_DEATHS)
+                deadlines.requeue_lost(tx, job, max_load_deaths=deadlines.MAX_LOAD_DEATHS)
             self._note("lease-lost", job=job.id, holder=job.holder)
             self._services.wakeups.publish(job.id)
 
@@ -117,7 +115,7 @@ class Reconciler:
             self._services.wakeups.publish(job.id)
 
     def _judge_nodes(self) -> None:
-        silent = 3 * _HEARTBEAT_SECONDS
+        silent = 3 * nodes.HEARTBEAT_SECONDS
         lost = silent + self._services.settings.lease_seconds
         with self._services.database.write() as tx:
             for state in (NodeState.READY, NodeState.DRAINING):

@@ -5,12 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from warmrack_store.errors import Cancelled, Ended, Expired, Timeout
 from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.leases import Lease
-from warmrack_store.ledgers.moves import LostClaim
-
-_BY_CAUSE: dict[str, type[Ended]] = {kind.code: kind for kind in (Cancelled, Timeout, Expired)}
+from warmrack_store.ledgers.moves import LostClaim, ended_as
 
 
 class Stopping(Exception):
@@ -49,9 +46,7 @@ class Activity:
             self._interrupts.remove(interrupt)
 
     def cancel(self, cause: str) -> None:
-        kind = _BY_CAUSE.get(cause, Cancelled)
-        said = {"cancelled": "was cancelled", "timeout": "ran longer than its time"}
-        self.end(kind(f"job {self.claim.job_id} {said.get(cause, cause)}"))
+        self.end(ended_as(self.claim.job_id, cause))
 
     def lose(self) -> None:
         self.end(LostClaim(self.claim.job_id))

@@ -15,7 +15,7 @@ from warmrack_store.errors import (
     Transient,
     WarmrackError,
 )
-from warmrack_store.ledgers import claims, moves
+from warmrack_store.ledgers import claims, deadlines, moves
 from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.moves import LostClaim
@@ -25,8 +25,6 @@ from warmrack_workers.activity import Activity, Stopping
 log = structlog.get_logger()
 _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 300.0
-MAX_LOAD_DEATHS = 3
-"""Hosts that a load may cost; the reconciler counts agents by the same measure."""
 
 
 class Endings:
@@ -84,7 +82,7 @@ class Endings:
         died = isinstance(error, HostLost) and job.state is JobState.LOADING
         deaths = job.load_deaths + (1 if died else 0)
         last: WarmrackError = error
-        if deaths >= MAX_LOAD_DEATHS:
+        if deaths >= deadlines.MAX_LOAD_DEATHS:
             last = Poisonous(f"its host died {deaths} times while loading: {error.message}")
         elif job.attempt < job.max_attempts:
             delay = backoff_seconds(job.attempt, error.retry_after_seconds)

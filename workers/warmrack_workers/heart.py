@@ -15,7 +15,6 @@ from warmrack_workers.activity import Activities
 log = structlog.get_logger()
 _TICK_SECONDS = 0.25
 """A cancel is heard within this, so that a fetch ends within a second."""
-_BEAT_SECONDS = 2.0
 
 
 class Heart:
@@ -55,7 +54,7 @@ class Heart:
         while not self._stop.wait(_TICK_SECONDS):
             now = time.monotonic()
             try:
-                if now - beaten_at >= _BEAT_SECONDS:
+                if now - beaten_at >= nodes.HEARTBEAT_SECONDS:
                     self.beat()
                     beaten_at = now
                 if now - renewed_at >= self._lease_seconds / 3:

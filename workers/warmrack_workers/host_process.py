@@ -1,7 +1,6 @@
 """Starting hosts from the agent: forked from its nursery where that is possible, else spawned."""
 
 import json
-import logging
 import os
 import queue
 import subprocess
@@ -13,13 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from warmrack_store.errors import Defect, HostLost
 from warmrack_workers.backends import get_entry
 from warmrack_workers.host_spec import HostSpec, write_spec
 from warmrack_workers.nursery import ONE_THREAD
 from warmrack_workers.processes import ProcessIdentity, get_identity
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 FORK_DEADLINE_SECONDS = 10.0
 """A fork answers within milliseconds; a nursery that does not is hung."""
@@ -177,7 +178,7 @@ class Nursery:
         if running is not None and running.ended.is_set():
             if time.monotonic() - running.started < RESTART_PAUSE_SECONDS:
                 return None
-            _log.warning("the nursery has ended and is started again", extra={"action": "nursery"})
+            log.warning("The nursery has ended and is started again.", action="nursery")
             running = self._running = None
         if running is None and not self._stopped:
             running = self._running = _Running(self._log_path)

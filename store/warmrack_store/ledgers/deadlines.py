@@ -11,6 +11,9 @@ from warmrack_store.ledgers.moves import LostClaim, end, requeue
 from warmrack_store.schema import jobs
 from warmrack_store.states import HELD, TERMINAL, WAITING, JobState
 
+MAX_LOAD_DEATHS = 3
+"""Hosts or agents that the load of one job may cost; then it is poisonous."""
+
 
 def list_expired(tx: Transaction) -> Sequence[Job]:
     """Jobs that nobody had started when their expires_at came."""

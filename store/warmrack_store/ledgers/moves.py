@@ -93,5 +93,8 @@ def requeue(
 
 
 def ended_as(job_id: str, cause: str) -> Ended:
+    """The error with which a job ends that was asked to, for a `cancel_cause`."""
     kinds = {kind.code: kind for kind in (Cancelled, Timeout, Expired)}
-    return kinds.get(cause, Cancelled)(f"job {job_id} was asked to end: {cause}")
+    said = {"cancelled": "was cancelled", "timeout": "ran longer than its time"}
+    why = said.get(cause, f"was asked to end: {cause}")
+    return kinds.get(cause, Cancelled)(f"job {job_id} {why}")

@@ -13,6 +13,9 @@ from warmrack_store.ledgers import residents
 from warmrack_store.schema import nodes
 from warmrack_store.states import NodeState
 
+HEARTBEAT_SECONDS = 2.0
+"""Between two beats of a node; three of them unheard make it unreachable."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
