@@ -1,14 +1,18 @@
 """The child processes of `warmrack up`: started, started again when they die, ended by role."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from warmrack_store.errors import BadRequest, Refusal
 
 MARK = "_WARMRACK_UP"
 """The environment variable by which an `up` finds what another one left on its state directory."""
@@ -17,6 +21,8 @@ _RESTART_SECONDS = (0.2, 1.0, 5.0)
 """The pause before a child's first, second and every further start in a row."""
 _STEADY_SECONDS = 30.0
 _KILL_SECONDS = 5.0
+_REFUSALS: Mapping[int, type[Refusal]] = {kind.exit_code: kind for kind in (BadRequest, Refusal)}
+_LAST_WORDS_BYTES = 8192
 
 
 @dataclass(kw_only=True)
@@ -67,9 +73,26 @@ class Child:
             self.restart_at = now + _RESTART_SECONDS[min(self.failures, len(_RESTART_SECONDS) - 1)]
             self.failures += 1
             code = self.process.returncode
-            print(f"{self.name} ended with {code}; it is started again", file=sys.stderr)
+            said = f": {last_words(self.log_path)}" if code > 0 else ""
+            with suppress(OSError):  # stderr may be a file on a full disk
+                print(
+                    f"{self.name} ended with {code}{said}; it is started again, and "
+                    f"{self.log_path} says more",
+                    file=sys.stderr,
+                )
         if now >= self.restart_at:
             self.start()
+
+    def find_refusal(self) -> Refusal | None:
+        """Why it ended, where it has refused what it was started with."""
+        code = self.process.poll() if self.process else None
+        kind = _REFUSALS.get(code) if code is not None else None
+        if kind is None:
+            return None
+        return kind(
+            f"{self.name} cannot start: {last_words(self.log_path)}",
+            hint=f"{self.log_path} says more.",
+        )
 
     def end(self, deadline: float) -> None:
         """Wait for its end until `deadline`, then kill it."""
@@ -80,6 +103,22 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def last_words(log_path: Path) -> str:
+    """The end of a log in one line: a part's last error with its hint, else its last line."""
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LAST_WORDS_BYTES))
+            tail = log.read().decode(errors="replace")
+    except OSError as error:
+        return f"its log cannot be read: {error.strerror}"
+    lines = [line.strip() for line in tail.splitlines() if line.strip()] or ["it said nothing"]
+    try:
+        said = json.loads(lines[-1])["error"]
+        return f"{said['message']}. {said['hint']}"
+    except (ValueError, LookupError, TypeError):
+        return " ".join(lines[-2:]) if lines[-1].startswith("hint:") else lines[-1]
 
 
 def sweep(state_dir: Path, *, hosts: bool) -> None:

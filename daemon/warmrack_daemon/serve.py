@@ -3,18 +3,19 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
 
 from warmrack_daemon.api.app import create_app
-from warmrack_daemon.listening import Listening, check_access
+from warmrack_daemon.listening import Listening, check_access, check_port
 from warmrack_daemon.reconciler import Reconciler
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
 from warmrack_store import heap
 from warmrack_store.brokers.celery_doorbell import Intake
-from warmrack_store.errors import BadRequest, NotSupported, WarmrackError
+from warmrack_store.errors import BadRequest, Defect, NotSupported, WarmrackError
 from warmrack_store.logs import configure_logs
 from warmrack_store.records import parse_record
 from warmrack_store.settings import Settings, load_settings
@@ -29,6 +30,7 @@ _MAX_KEY_LENGTH = 200
 def run(settings: Settings, listening: Listening) -> None:
     """Serve until SIGTERM or SIGINT. Raises a refusal for an address that may not be served."""
     check_access(settings.auth, listening)
+    check_port(listening)
     heap.limit_arenas()
     configure_logs(settings.log)
     services = Services.open(settings)
@@ -40,20 +42,25 @@ def run(settings: Settings, listening: Listening) -> None:
     reconciler = Reconciler(services, intake.answer)
     reconciler.start()
     intake.start()
+    config = uvicorn.Config(
+        create_app(services, intake_runs=intake.is_running),
+        host=listening.host,
+        port=listening.port,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=3,
+    )
+    server = uvicorn.Server(config)
     try:
-        uvicorn.run(
-            create_app(services, intake_runs=intake.is_running),
-            host=listening.host,
-            port=listening.port,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=3,
-        )
+        with suppress(KeyboardInterrupt):
+            server.run()
     finally:
         intake.stop()
         reconciler.stop()
         services.close()
+    if not server.started:
+        raise Defect("the web server did not start")
 
 
 def main() -> None:

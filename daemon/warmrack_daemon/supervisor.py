@@ -23,8 +23,10 @@ from urllib.parse import urlsplit
 
 from warmrack_daemon.children import MARK, Child, sweep
 from warmrack_daemon.embedded_broker import EmbeddedBroker
-from warmrack_daemon.listening import Listening, check_access
+from warmrack_daemon.listening import Listening, check_access, check_port
+from warmrack_store.device_specs import parse_devices
 from warmrack_store.errors import AlreadyRunning, Defect
+from warmrack_store.named_folders import make_named_folder
 from warmrack_store.settings import Settings
 from warmrack_store.vault import ensure_key_file
 
@@ -44,10 +46,13 @@ def run_up(settings: Settings, listening: Listening, node_count: int) -> None:
     state directory, and a refusal for what no start could make right, before anything starts.
     """
     check_access(settings.auth, listening)
+    parse_devices(settings.devices)
+    make_named_folder(settings.cache_dir, "cache_dir")
     state_dir = settings.state_dir.expanduser().absolute()
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_named_folder(state_dir, "state_dir", mode=0o700)
     with _alone(state_dir):
         sweep(state_dir, hosts=False)
+        check_port(listening)
         key_file = settings.cluster_key_file or state_dir / "cluster.key"
         ensure_key_file(key_file)
         changes = {"state_dir": state_dir, "cluster_key_file": key_file}
@@ -144,6 +149,8 @@ class Stack:
         self, stop: threading.Event, deadline: float, ready: Callable[[], bool], what: str
     ) -> None:
         while not stop.wait(_POLL_SECONDS) and not ready():
+            for refusal in filter(None, (child.find_refusal() for child in self._children)):
+                raise refusal  # no further start would end otherwise
             self._revive()
             if time.monotonic() > deadline:
                 raise Defect(

@@ -56,6 +56,12 @@ def test_a_cache_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_that_is_a_file_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(cache_dir=tmp_path / "file")
+    assert verdict(machine.check_cache, settings, "cache") is Verdict.WRONG
+
+
 def test_a_cache_on_a_file_system_without_links_is_wrong() -> None:
     settings = Settings(cache_dir=Path("/proc"))
     found = verdicts(machine.check_cache, settings)

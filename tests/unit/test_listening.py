@@ -1,5 +1,6 @@
 """Where `up` and `serve` agree to listen."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,30 @@ def test_up_and_serve_refuse_before_anything_is_made(
     keys = warmrack(command, *state, "--json")
     assert (keys.code, keys.json["error"]["code"]) == (3, "not-supported")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_up_tells_what_is_wrong_with_its_settings_before_it_starts_anything(
+    warmrack: Warmrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    state = ("--state-dir", str(tmp_path / "state"))
+    monkeypatch.setenv("WARMRACK_CACHE_DIR", str(tmp_path / "file"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = ("--port", str(taken.getsockname()[1]))
+        for arguments, said in (
+            ((*state, "--devices", "nonsense"), "nonsense"),
+            ((*state, *port), "cache_dir"),
+            (("--state-dir", str(tmp_path / "file")), "cache_dir"),
+        ):
+            outcome = warmrack("up", *arguments, "--json")
+            assert (outcome.code, said in outcome.json["error"]["message"]) == (2, True)
+        monkeypatch.setenv("WARMRACK_CACHE_DIR", str(tmp_path / "cache"))
+        for folder in ("/proc/x", str(tmp_path / "file"), str(tmp_path / "file" / "x")):
+            outcome = warmrack("up", "--state-dir", folder, "--json")
+            assert (outcome.code, "state_dir" in outcome.json["error"]["message"]) == (2, True)
+        outcome = warmrack("up", *state, *port, "--json")
+        assert (outcome.code, port[1] in outcome.json["error"]["message"]) == (2, True)
+    assert not (tmp_path / "state" / "logs").exists()
 
 
 @pytest.mark.parametrize(

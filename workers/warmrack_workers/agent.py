@@ -29,6 +29,7 @@ from warmrack_store.errors import BadRequest, StoreUnavailable
 from warmrack_store.hub import HubFacts
 from warmrack_store.ledgers import claims, nodes
 from warmrack_store.machine import machine_id
+from warmrack_store.named_folders import make_named_folder
 from warmrack_store.rechecks import DiskCheck, DiskQuestion
 from warmrack_store.records import parse_record
 from warmrack_store.settings import Settings
@@ -77,7 +78,7 @@ class Agent:
         self._broker_url = settings.broker_url
         self._activities = Activities()
         self._stopping = threading.Event()
-        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        make_named_folder(settings.cache_dir, "cache_dir")
         self._store = store_identity(settings.cache_dir)
         self._runtime_dir = _runtime_dir(settings)
         self._versions = {name: metadata.version(name) for name in _LIBRARIES}

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from warmrack_daemon.cli.doctor.findings import Check, Finding, ok, warning, wrong
-from warmrack_store.durations import format_size, parse_size
+from warmrack_store.device_specs import parse_devices
+from warmrack_store.durations import format_size
 from warmrack_store.errors import BadRequest
 from warmrack_store.settings import Settings
 
 _WORKER_LIBRARIES = ("torch", "transformers", "safetensors", "accelerate", "blake3")
-_DEVICE = re.compile(r"(cpu|cuda):(\d+)(?:=(.+))?")
 _LOW_BYTES = 20 * 2**30
 """Less than one 7B model in 16 bit needs for its files."""
 _LOW_STATE_BYTES = 256 * 2**20
@@ -48,34 +47,27 @@ def _find_version(name: str) -> str | None:
 def check_devices(settings: Settings) -> Iterator[Finding]:
     """The devices that are named, and the driver where CUDA ones are."""
     driver = _NVIDIA_DRIVER.exists()
-    if settings.devices == "auto":
-        yield ok("devices", f"auto: {'CUDA devices' if driver else 'the CPU'}")
-        return
-    for part in settings.devices.split(","):
-        problem = _find_problem(part.strip(), driver=driver)
-        if problem:
-            yield wrong("devices", problem, "Set WARMRACK_DEVICES to auto or cpu:0=4GiB,cuda:0.")
-            return
-    yield ok("devices", settings.devices)
-
-
-def _find_problem(device: str, *, driver: bool) -> str | None:
-    match = _DEVICE.fullmatch(device)
-    if match is None:
-        return f"{device!r} is not a device"
-    if match[1] == "cuda" and not driver:
-        return f"{device} is named, but no NVIDIA driver is loaded"
+    remedy = "Set WARMRACK_DEVICES to auto or cpu:0=4GiB,cuda:0."
     try:
-        if match[3] is not None:
-            parse_size(match[3])
+        named = parse_devices(settings.devices)
     except BadRequest as error:
-        return f"{device}: {error.message}"
-    return None
+        yield wrong("devices", error.message, remedy)
+        return
+    if named is None:
+        yield ok("devices", f"auto: {'CUDA devices' if driver else 'the CPU'}")
+    elif not driver and any(one.kind == "cuda" for one in named):
+        yield wrong("devices", "cuda is named, but no NVIDIA driver is loaded", remedy)
+    else:
+        yield ok("devices", settings.devices)
 
 
 def check_cache(settings: Settings) -> Iterator[Finding]:
     """Room on the cache's disk, and whether it knows symbolic links and locks."""
-    folder = _existing(settings.cache_dir.expanduser().absolute())
+    named = settings.cache_dir.expanduser().absolute()
+    folder = _existing(named)
+    if os.path.lexists(named) and not named.is_dir():
+        yield wrong("cache", f"{named} is no folder", "Set WARMRACK_CACHE_DIR to a folder.")
+        return
     if not os.access(folder, os.W_OK):
         yield wrong("cache", f"{folder} cannot be written", "Set WARMRACK_CACHE_DIR.")
         return
