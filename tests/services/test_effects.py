@@ -23,7 +23,7 @@ from warmrack_workers.effects import HostEffects
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.host_server import serve
 from warmrack_workers.host_spec import HostSpec, write_spec
-from warmrack_workers.orders import Ended, Event, Seen
+from warmrack_workers.orders import Event, HostEnded, Seen
 from warmrack_workers.processes import ProcessIdentity, get_identity, is_alive, wait_end
 
 _SECONDS = 30.0
@@ -111,7 +111,7 @@ def test_the_end_of_a_killed_host_is_told_when_its_memory_is_free(rig: Rig) -> N
     gone: list[bool] = []
     rig.heard.insert(0, lambda event: gone.append(wait_end(host, 0.0)))
     rig.effects.kill("r1")
-    rig.await_event(Ended)
+    rig.await_event(HostEnded)
     assert gone[-1]
 
 
@@ -123,7 +123,7 @@ def test_a_host_that_a_former_agent_left_is_taken_over(rig: Rig, sqlite: Store) 
     rig.await_event(Seen)
     assert is_alive(host)
     rig.effects.kill("r1")
-    rig.await_event(Ended)
+    rig.await_event(HostEnded)
 
 
 @pytest.mark.parametrize("spec", ["{}", None], ids=["of another version", "missing"])
@@ -163,7 +163,7 @@ def test_a_host_that_no_longer_answers_is_ended(rig: Rig, monkeypatch: pytest.Mo
     monkeypatch.setattr(effects_module, "SILENCE_SECONDS", 0.2)
     host = rig.leave("r1", "--answers", "2")
     rig.adopt("r1")
-    ended = rig.await_event(Ended)
-    assert isinstance(ended, Ended)
+    ended = rig.await_event(HostEnded)
+    assert isinstance(ended, HostEnded)
     assert isinstance(ended.error, HostLost)
     assert wait_end(host, 0.0)

@@ -22,7 +22,7 @@ from warmrack_store.ledgers import residents
 from warmrack_store.schema import residents as rows
 from warmrack_store.states import ResidentState
 from warmrack_workers.host_status import ErrorRecord
-from warmrack_workers.orders import Ended, Launched, Nudge, Seen, Withdrawn
+from warmrack_workers.orders import HostEnded, Launched, Nudge, Seen, Withdrawn
 from warmrack_workers.processes import ProcessIdentity
 from warmrack_workers.residency import Residency
 
@@ -112,7 +112,7 @@ def test_a_failed_load_is_told_to_everybody_who_waited_for_it(
     record = ErrorRecord.model_validate(failure.to_record())
     rig.say(seat_id, ResidentState.GONE, error=record)
     assert not answers[0].done(), "the process is not gone yet"
-    rig.turn(Ended(seat_id=seat_id, error=None))
+    rig.turn(HostEnded(seat_id=seat_id, error=None))
     for answer in answers:
         assert isinstance(answer.exception(0), type(failure))
     assert (rig.row(seat_id).state, rig.row(seat_id).cause) == ("gone", failure.code)
@@ -120,7 +120,7 @@ def test_a_failed_load_is_told_to_everybody_who_waited_for_it(
 
 def test_a_host_that_dies_while_it_loads_is_lost(rig: Rig) -> None:
     answer = rig.want("job1", make_order())
-    rig.turn(Ended(seat_id=rig.effects.started[0][0].id, error=None))
+    rig.turn(HostEnded(seat_id=rig.effects.started[0][0].id, error=None))
     assert isinstance(answer.exception(0), HostLost)
     rig.want("job2", make_order())
     assert len(rig.effects.started) == 2
@@ -128,7 +128,7 @@ def test_a_host_that_dies_while_it_loads_is_lost(rig: Rig) -> None:
 
 def test_a_warm_host_that_dies_is_started_again_for_the_next_want(rig: Rig) -> None:
     seat_id, _ = rig.warm("job1", make_order())
-    rig.turn(Ended(seat_id=seat_id, error=None))
+    rig.turn(HostEnded(seat_id=seat_id, error=None))
     assert rig.row(seat_id).state is ResidentState.GONE
     assert not rig.want("job2", make_order()).done()
     assert len(rig.effects.started) == 2
@@ -148,7 +148,7 @@ def test_a_want_that_comes_while_a_withdrawn_load_ends_is_no_victim_of_it(rig: R
     killed = rig.effects.started[0][0].id
     rig.turn(Withdrawn(claim=make_claim("job1")))
     again = rig.want("job2", make_order())
-    rig.turn(Ended(seat_id=killed, error=None))
+    rig.turn(HostEnded(seat_id=killed, error=None))
     assert not again.done()
     seat_id = rig.effects.started[-1][0].id
     assert seat_id != killed
@@ -172,7 +172,7 @@ def test_an_unload_drains_even_what_was_just_asked_for(rig: Rig) -> None:
     rig.drain_marked(seat_id)
     assert rig.effects.drained == [seat_id]
     assert rig.row(seat_id).state is ResidentState.DRAINING
-    rig.turn(Ended(seat_id=seat_id, error=None))
+    rig.turn(HostEnded(seat_id=seat_id, error=None))
     assert (rig.row(seat_id).state, rig.row(seat_id).cause) == ("gone", "drained")
 
 
@@ -217,7 +217,7 @@ def test_memory_is_free_only_when_the_process_is_gone(rig: Rig) -> None:
     rig.say(seat_id, ResidentState.WARM, in_flight=0)
     rig.say(seat_id, ResidentState.DRAINING)
     assert len(rig.effects.started) == 1
-    rig.turn(Ended(seat_id=seat_id, error=None))
+    rig.turn(HostEnded(seat_id=seat_id, error=None))
     assert rig.effects.started[-1][1].claim.job_id == "job2"
 
 
@@ -243,7 +243,7 @@ def test_an_event_that_cannot_be_dealt_with_ends_its_host_and_not_the_loop(rig: 
     seat_id = rig.effects.started[0][0].id
     rig.say(seat_id, ResidentState.WARM, timings={"ready_seconds": NOT_STORED})
     assert rig.effects.killed == [seat_id]
-    rig.turn(Ended(seat_id=seat_id, error=None))
+    rig.turn(HostEnded(seat_id=seat_id, error=None))
     assert isinstance(answer.exception(0), Defect)
     rig.warm("job2", make_order("org/b"))
 
@@ -258,11 +258,11 @@ def test_a_want_that_cannot_be_served_is_told_so_and_holds_nobody_up(rig: Rig) -
 
 def test_an_event_of_a_seat_that_is_gone_changes_nothing(rig: Rig) -> None:
     seat_id, _ = rig.warm("job1", make_order())
-    rig.turn(Ended(seat_id=seat_id, error=None))
+    rig.turn(HostEnded(seat_id=seat_id, error=None))
     before = rig.row(seat_id)
     rig.say(seat_id, ResidentState.WARM)
     rig.turn(
-        Ended(seat_id=seat_id, error=None),
+        HostEnded(seat_id=seat_id, error=None),
         Launched(seat_id=seat_id, identity=ProcessIdentity(pid=1, start_time=1)),
         Withdrawn(claim=make_claim("job1")),
     )

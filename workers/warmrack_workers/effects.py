@@ -27,7 +27,7 @@ from warmrack_workers.devices.cpu import threads_per_device
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, read_spec
 from warmrack_workers.host_status import HostStatus
-from warmrack_workers.orders import Ended, Event, Launched, Order, Seen
+from warmrack_workers.orders import Event, HostEnded, Launched, Order, Seen
 from warmrack_workers.processes import ProcessIdentity, kill, wait_end
 
 log = structlog.get_logger()
@@ -180,7 +180,7 @@ class HostEffects:
                 path.unlink(missing_ok=True)
             if error is None:
                 host.spec_path.with_suffix(".log").unlink(missing_ok=True)
-            self._post(Ended(seat_id=host.seat_id, error=error))
+            self._post(HostEnded(seat_id=host.seat_id, error=error))
 
         threading.Thread(target=run, name=f"host-{host.seat_id[-6:]}", daemon=True).start()
 

@@ -61,7 +61,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class HostEnded:
     """The host's process is gone, or was never there; `error` says why, where it is known."""
 
     seat_id: str
@@ -73,7 +73,7 @@ class Nudge:
     """Something changed in SQL: look now rather than at the next tick."""
 
 
-Event = Wanted | Withdrawn | Launched | Seen | Ended | Nudge
+Event = Wanted | Withdrawn | Launched | Seen | HostEnded | Nudge
 
 
 class Effects(Protocol):

@@ -25,8 +25,8 @@ from warmrack_workers.decide import Plan, Seat, Want, decide
 from warmrack_workers.host_status import HostStatus
 from warmrack_workers.orders import (
     Effects,
-    Ended,
     Event,
+    HostEnded,
     Launched,
     Nudge,
     Order,
@@ -181,7 +181,7 @@ class Residency:
                 self._note_launch(event)
             case Seen():
                 self._note_status(event)
-            case Ended():
+            case HostEnded():
                 self._note_end(event)
             case Nudge():
                 return
@@ -195,7 +195,7 @@ class Residency:
                 if place := self._places.get(event.seat_id):
                     place.error = error
                     self._effects_now().kill(event.seat_id)
-            case Ended():
+            case HostEnded():
                 if place := self._places.pop(event.seat_id, None):
                     self._fail_wants(place.seat.key, error)
             case Withdrawn() | Nudge():
@@ -251,7 +251,7 @@ class Residency:
         leased = now + _FIRST_USE_SECONDS if place.starter else 0.0
         return replace(seat, load_seconds=load_seconds, leased_until=leased)
 
-    def _note_end(self, event: Ended) -> None:
+    def _note_end(self, event: HostEnded) -> None:
         place = self._places.get(event.seat_id)
         if place is None:
             return
