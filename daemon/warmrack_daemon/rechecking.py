@@ -1,5 +1,6 @@
 """A receipt checked again where its model is: which node is asked, and what a failure leads to."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -7,6 +8,7 @@ import httpx
 from fastapi.concurrency import run_in_threadpool
 
 from warmrack_daemon.services import Services
+from warmrack_store.cache.snapshots import FileState
 from warmrack_store.errors import HostLost, Integrity, ModelCold, NotFound, WarmrackError
 from warmrack_store.ledgers import copies, nodes, residents, resolutions
 from warmrack_store.ledgers.jobs import Job
@@ -27,7 +29,7 @@ from warmrack_store.states import NodeState
 LONGEST_SECONDS = 3600.0
 """How long a node may be silent while it reads: 1 TiB from a disk that gives 300 MB/s."""
 _CONNECT_SECONDS = 5.0
-_HINT = "Load it again: wrong files are in quarantine and are fetched anew."
+_HINT = "Load it again: what is in quarantine is fetched anew; `consequences` lists it."
 _THERE = (NodeState.READY, NodeState.DRAINING)
 Checked = TypeVar("Checked", bound=Record)
 
@@ -54,7 +56,7 @@ async def recheck(services: Services, stored: StoredReceipt, job: Job | None) ->
     if memory is None and disk is None:
         raise _nothing_left(stored)
     differences = list_differences(stored.receipt, disk, memory)
-    consequences = [f"{path} is in quarantine" for path in disk.quarantined] if disk else []
+    consequences = list(_tell_moved(disk)) if disk else []
     if differences and target.host is not None:
         await run_in_threadpool(_end_resident, services, target.host[0])
         consequences.append(f"resident {target.host[0].id} serves no longer")
@@ -69,6 +71,14 @@ async def recheck(services: Services, stored: StoredReceipt, job: Job | None) ->
         consequences=tuple(consequences),
         error=failure.to_record() if failure is not None else None,
     )
+
+
+def _tell_moved(disk: DiskCheck) -> Iterator[str]:
+    for file in disk.files:
+        if file.path in disk.quarantined:
+            yield f"{file.path} is in quarantine"
+        elif file.state in (FileState.CORRUPT, FileState.FOREIGN):
+            yield f"{file.path} is where it was: a fetch is at work there, check again after it"
 
 
 def _find_target(services: Services, stored: StoredReceipt, job_node: str | None) -> _Target:

@@ -21,7 +21,7 @@ from warmrack_daemon.services import Services
 from warmrack_store.attestation import verify_statement
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.envelopes import PublicKey, read_envelope
-from warmrack_store.ledgers import claims, copies, nodes, receipts, resolutions
+from warmrack_store.ledgers import claims, copies, leases, nodes, receipts, resolutions
 from warmrack_store.machine import machine_id
 from warmrack_store.rechecks import DiskQuestion
 from warmrack_store.records import parse_record
@@ -144,6 +144,19 @@ def test_changed_byte_is_integrity_and_in_quarantine_until_it_is_fetched_again(p
     assert found["differences"] == [f"{WEIGHTS} is corrupt on n0"]
     assert found["consequences"] == [f"{WEIGHTS} is in quarantine"]
     assert is_problem(pool.verify(), 404, "not-found")
+
+
+def test_changed_byte_is_where_it_was_while_a_fetch_is_at_work_and_the_answer_says_so(
+    pool: Pool,
+) -> None:
+    replace_bytes(pool.snapshot / WEIGHTS, flip_last_byte, quietly=True)
+    subject = copies.subject("s0", REPOSITORY, COMMIT)
+    with pool.services.database.write() as tx:
+        assert leases.acquire(tx, subject=subject, kind="snapshot", holder="n0:j", ttl_seconds=60)
+    found = pool.verify().json()
+    (consequence,) = found["consequences"]
+    assert consequence.startswith(f"{WEIGHTS} is where it was")
+    assert (pool.snapshot / WEIGHTS).exists()
 
 
 def test_node_that_is_lost_or_silent_is_not_taken_for_a_wrong_copy(pool: Pool) -> None:

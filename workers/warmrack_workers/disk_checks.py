@@ -40,7 +40,8 @@ class DiskChecks:
         """Hash every file of a resolution, whatever its times say.
 
         Files that are not what they should be are quarantined, and the copy counts as incomplete,
-        so that the next fetch brings good ones. Raises NotFound for an unknown resolution.
+        so that the next fetch brings good ones; where a fetch is at work on the snapshot, nothing
+        is moved. Raises NotFound for an unknown resolution.
         """
         with self._database.read() as tx:
             resolution = resolutions.find_resolution(tx, resolution_id)
@@ -71,7 +72,8 @@ class DiskChecks:
         wrong: list[CheckedFile],
         seen: Mapping[str, _Identity],
     ) -> tuple[str, ...]:
-        """Under the snapshot's lease; where a fetch has it, that one verifies every file anyway.
+        """The paths moved, under the snapshot's lease; none where a fetch has it, which may be just
+        putting good files there.
 
         A file that became another one since it was looked at is left alone.
         """
