@@ -1,6 +1,5 @@
 """What a Hub's answers say, checked before anybody uses it."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from warmrack_store.cache.verified import BlobHasher
 from warmrack_store.errors import BadRequest
 from warmrack_store.facts import FileFact, RefFact
 from warmrack_store.hub_errors import HubQuestion, nonsense
@@ -73,9 +73,9 @@ def _parse_file(entry: Mapping[str, Any]) -> FileFact:
 
 def has_digest(body: bytes, file: FileFact) -> bool:
     """Whether the bytes are those that the tree names."""
-    if file.sha256 is not None:
-        return hashlib.sha256(body).hexdigest() == file.sha256
-    return hashlib.sha1(b"blob %d\x00" % len(body) + body).hexdigest() == file.git_sha1
+    hasher = BlobHasher(file)
+    hasher.update(body)
+    return hasher.matches
 
 
 def parse_config(body: bytes) -> tuple[dict[str, object] | None, str | None]:
