@@ -1,6 +1,7 @@
 """A residency loop that a test turns by hand: events in, effects and answers out."""
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -60,6 +61,11 @@ class Rig:
         answer: Future[Warmed] = Future()
         self.turn(Wanted(order=replace(order, claim=make_claim(job_id, epoch)), answer=answer))
         return answer
+
+    def want_at_once(self, orders: Mapping[str, Order]) -> None:
+        """The wants of several jobs, in one turn."""
+        claimed = [replace(order, claim=make_claim(job_id)) for job_id, order in orders.items()]
+        self.turn(*(Wanted(order=order, answer=Future()) for order in claimed))
 
     def say(self, seat_id: str, state: ResidentState, **fields: Any) -> None:
         self.turn(Seen(seat_id=seat_id, status=make_status(seat_id, state, **fields)))

@@ -79,6 +79,14 @@ def test_a_join_raises_keep_alive_and_pins_but_never_lowers_them(rig: Rig) -> No
     assert (rig.row(seat_id).keep_alive_seconds, rig.row(seat_id).pinned) == (900.0, True)
 
 
+def test_of_two_that_join_at_once_the_one_that_wants_less_takes_nothing_away(rig: Rig) -> None:
+    seat_id, _ = rig.warm("job1", make_order(keep_alive_seconds=600.0))
+    longer = make_order(keep_alive_seconds=900.0, pinned=True)
+    rig.want_at_once({"job2": longer, "job3": make_order(keep_alive_seconds=60.0)})
+    [seat] = rig.loop.list_seats()
+    assert (seat.id, seat.keep_alive_seconds, seat.pinned) == (seat_id, 900.0, True)
+
+
 def test_a_model_that_was_just_asked_for_is_kept_until_it_is_used(rig: Rig) -> None:
     seat_id, _ = rig.warm("job1", make_order())
     rig.want("job2", make_order("org/b"))

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -22,7 +21,6 @@ from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.states import ResidentState
 from warmrack_workers.decide import Plan, Seat, Want, decide
-from warmrack_workers.host_status import HostStatus
 from warmrack_workers.orders import (
     Effects,
     Event,
@@ -35,32 +33,11 @@ from warmrack_workers.orders import (
     Warmed,
     Withdrawn,
 )
+from warmrack_workers.places import Places
 from warmrack_workers.resident_rows import ResidentRows
 
 log = structlog.get_logger()
 _TICK_SECONDS = 1.0
-_FIRST_USE_SECONDS = 30.0
-"""How long a model is kept for whoever just asked for it, if they do not use it before; longer
-would lock small devices up."""
-
-
-_STATUS_AGE_SECONDS = 0.5
-"""How old a status may be when it is read: what was used within that of a lease may be older."""
-
-
-@dataclass(kw_only=True)
-class _Place:
-    """A seat and what the pure part need not know of it."""
-
-    seat: Seat
-    resolution_id: str
-    socket: str
-    receipt_id: str | None = None
-    started_at: float
-    starter: str | None = None
-    """The job that it was started for."""
-    noted: tuple[object, ...] = field(default=())
-    error: WarmrackError | None = None
 
 
 class Residency:
@@ -69,12 +46,11 @@ class Residency:
     def __init__(
         self, *, database: Database, node: str, epoch: int, budgets: Mapping[str, int]
     ) -> None:
-        self._rows = ResidentRows(database, node=node, epoch=epoch)
+        self._places = Places(ResidentRows(database, node=node, epoch=epoch))
         self._budgets = dict(budgets)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._untaken: deque[Event] = deque()
         """Events that have come and are not dealt with: SQL may be away in the middle of one."""
-        self._places: dict[str, _Place] = {}
         self._wants: dict[tuple[str, int], tuple[Want, Wanted]] = {}
         self._effects: Effects | None = None
         self._stop = threading.Event()
@@ -90,17 +66,15 @@ class Residency:
         `adopted` gives for each resident its seat, its resolution's id and its socket.
         """
         self._effects = effects
-        for seat_id, (seat, resolution_id, socket) in adopted.items():
-            self._places[seat_id] = _Place(
-                seat=seat, resolution_id=resolution_id, socket=socket, started_at=time.monotonic()
-            )
+        for seat, resolution_id, socket in adopted.values():
+            self._places.adopt(seat, resolution_id, socket)
 
     def start(self) -> None:
         """Turn by itself, in a thread of its own."""
         self._thread.start()
 
     def list_seats(self) -> list[Seat]:
-        return [place.seat for place in self._places.values()]
+        return self._places.list_seats()
 
     def want(self, order: Order) -> "Future[Warmed]":
         """Ask for a model; the answer comes when it is warm, or as the error that it failed with."""
@@ -156,11 +130,11 @@ class Residency:
             self._untaken.popleft()
         now = time.monotonic()
         if nudged or now - self._looked_at >= _TICK_SECONDS:
-            self._look_at_rows()
+            self._places.look_at_rows()
             self._looked_at = now
         wants = [want for want, _ in self._wants.values()]
         self._apply(decide(self._budgets, self.list_seats(), wants, now))
-        self._note_use()
+        self._places.note_use()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -178,9 +152,9 @@ class Residency:
             case Withdrawn():
                 self._withdraw(event.claim)
             case Launched():
-                self._note_launch(event)
+                self._places.note_launch(event)
             case Seen():
-                self._note_status(event)
+                self._places.note_status(event)
             case HostEnded():
                 self._note_end(event)
             case Nudge():
@@ -192,11 +166,11 @@ class Residency:
                 self._wants.pop((event.order.claim.job_id, event.order.claim.epoch), None)
                 event.answer.set_exception(error)
             case Launched() | Seen():
-                if place := self._places.get(event.seat_id):
+                if place := self._places.find(event.seat_id):
                     place.error = error
                     self._effects_now().kill(event.seat_id)
             case HostEnded():
-                if place := self._places.pop(event.seat_id, None):
+                if place := self._places.drop(event.seat_id):
                     self._fail_wants(place.seat.key, error)
             case Withdrawn() | Nudge():
                 return
@@ -208,79 +182,25 @@ class Residency:
         key = found[0].key
         if any(want.key == key for want, _ in self._wants.values()):
             return
-        for place in self._places.values():
-            loading = place.seat.state not in (ResidentState.WARM, ResidentState.DRAINING)
-            if place.seat.key == key and loading:
+        for seat in self._places.list_seats():
+            loading = seat.state not in (ResidentState.WARM, ResidentState.DRAINING)
+            if seat.key == key and loading:
                 # Draining: whoever wants it from now on starts a new one, this end is not theirs.
-                place.seat = replace(place.seat, state=ResidentState.DRAINING)
-                self._effects_now().kill(place.seat.id)
-
-    def _note_launch(self, event: Launched) -> None:
-        if event.seat_id in self._places:
-            self._rows.note_launch(event.seat_id, event.identity)
-
-    def _note_status(self, event: Seen) -> None:
-        place, status = self._places.get(event.seat_id), event.status
-        if place is None:
-            return
-        now = time.monotonic()
-        if status.state is ResidentState.GONE and status.error is not None:
-            place.error = WarmrackError.from_record(status.error.model_dump())
-            return  # its end comes as an event of its own
-        state = status.state
-        if place.seat.state is ResidentState.DRAINING or state is ResidentState.GONE:
-            state = ResidentState.DRAINING
-        used_at = now - status.idle_seconds
-        leased_until = place.seat.leased_until
-        seat = replace(
-            place.seat,
-            state=state,
-            in_flight=status.in_flight,
-            last_used_at=max(place.seat.last_used_at, used_at),
-            leased_until=0.0 if _is_used(status, used_at, leased_until) else leased_until,
-        )
-        if state is ResidentState.WARM and place.seat.state is not ResidentState.WARM:
-            seat = self._note_warm(place, seat, status, now)
-        place.seat = seat
-
-    def _note_warm(self, place: _Place, seat: Seat, status: HostStatus, now: float) -> Seat:
-        """The seat of a model that has just become warm, its receipt stored first."""
-        load_seconds = status.timings.get("ready_seconds", now - place.started_at)
-        place.receipt_id = self._rows.note_warm(seat.id, place.resolution_id, status, load_seconds)
-        log.info("A model is warm.", action="warm", resident=seat.id, model=status.repository)
-        leased = now + _FIRST_USE_SECONDS if place.starter else 0.0
-        return replace(seat, load_seconds=load_seconds, leased_until=leased)
+                self._places.drain(seat.id)
+                self._effects_now().kill(seat.id)
 
     def _note_end(self, event: HostEnded) -> None:
-        place = self._places.get(event.seat_id)
-        if place is None:
+        place = self._places.note_end(event)
+        if place is None or place.seat.state in (ResidentState.WARM, ResidentState.DRAINING):
             return
-        seat = place.seat
-        error = event.error or place.error
-        cause = error.code if error else "drained"
-        self._rows.note_end(seat.id, cause)
-        del self._places[seat.id]
-        log.info("A host has ended.", action="host-ended", resident=seat.id, cause=cause)
-        if seat.state in (ResidentState.WARM, ResidentState.DRAINING):
-            return
-        failure = error or HostLost(f"the host of {seat.id} ended while it loaded")
-        self._fail_wants(seat.key, failure)
+        lost = HostLost(f"the host of {place.seat.id} ended while it loaded")
+        self._fail_wants(place.seat.key, place.error or lost)
 
     def _fail_wants(self, key: str, error: WarmrackError) -> None:
         for claimed, (want, wanted) in list(self._wants.items()):
             if want.key == key:
                 del self._wants[claimed]
                 wanted.answer.set_exception(error)
-
-    def _look_at_rows(self) -> None:
-        """What others ask of residents, and which of them the pool has written off."""
-        live = self._rows.list_live()
-        for seat_id, place in self._places.items():
-            row = live.get(seat_id)
-            if row is None or row.drain_requested:
-                place.seat = replace(place.seat, drain_requested=True, leased_until=0.0)
-            elif row.pinned != place.seat.pinned:
-                place.seat = replace(place.seat, pinned=row.pinned)
 
     def _apply(self, plan: Plan) -> None:
         for want, seat in plan.joins:
@@ -289,8 +209,7 @@ class Residency:
         for want, error in plan.refusals:
             self._wants.pop((want.job_id, want.epoch))[1].answer.set_exception(error)
         for seat, cause in plan.drains:
-            place = self._places[seat.id]
-            place.seat = replace(place.seat, state=ResidentState.DRAINING)
+            self._places.drain(seat.id)
             log.info("A resident drains.", action="drain", resident=seat.id, cause=cause)
             self._effects_now().drain(seat.id)
         for want, device in plan.starts:
@@ -312,18 +231,7 @@ class Residency:
 
     def _join(self, want: Want, seat: Seat) -> None:
         _, wanted = self._wants[want.job_id, want.epoch]
-        order, place = wanted.order, self._places[seat.id]
-        keep_alive = max(seat.keep_alive_seconds, order.keep_alive_seconds)
-        if keep_alive > seat.keep_alive_seconds or order.pinned:
-            self._rows.note_lease(seat.id, keep_alive_seconds=keep_alive, pin=order.pinned)
-        now = time.monotonic()
-        place.seat = replace(
-            place.seat,
-            keep_alive_seconds=keep_alive,
-            pinned=seat.pinned or order.pinned,
-            last_used_at=now,
-            leased_until=now + _FIRST_USE_SECONDS,
-        )
+        place = self._places.join(seat.id, wanted.order)
         del self._wants[want.job_id, want.epoch]
         if place.receipt_id is None:
             wanted.answer.set_exception(HostLost(f"resident {seat.id} has no receipt"))
@@ -334,54 +242,25 @@ class Residency:
                 receipt_id=place.receipt_id,
                 resolution_id=place.resolution_id,
                 socket=place.socket,
-                joined=place.starter != order.claim.job_id,
+                joined=place.starter != want.job_id,
             )
         )
 
     def _start(self, want: Want, device: str) -> None:
         order = self._wants[want.job_id, want.epoch][1].order
-        now = time.monotonic()
         seat = Seat(
             id=new_id("res"),
             key=want.key,
             device=device,
             size_bytes=want.size_bytes,
             state=ResidentState.STARTING,
-            last_used_at=now,
+            last_used_at=time.monotonic(),
             keep_alive_seconds=order.keep_alive_seconds,
             pinned=order.pinned,
         )
-        socket = self._effects_now().socket_of(seat.id)
-        self._rows.add(seat, order, socket)
-        self._places[seat.id] = _Place(
-            seat=seat,
-            resolution_id=order.resolution_id,
-            socket=socket,
-            started_at=now,
-            starter=order.claim.job_id,
-        )
+        self._places.add(seat, order, self._effects_now().socket_of(seat.id))
         self._effects_now().start(seat, order)
-
-    def _note_use(self) -> None:
-        """Write what others look at, where it has changed."""
-        changed = {}
-        for place in self._places.values():
-            seat = place.seat
-            seen = (seat.state, seat.in_flight, round(seat.last_used_at))
-            if seen != place.noted:
-                changed[seat.id] = seen
-        if changed:
-            seats = [self._places[seat_id].seat for seat_id in changed]
-            self._rows.note_use(seats, time.monotonic())
-        for seat_id, seen in changed.items():
-            self._places[seat_id].noted = seen
 
     def _effects_now(self) -> Effects:
         assert self._effects is not None, "start() gives the loop its effects"
         return self._effects
-
-
-def _is_used(status: HostStatus, used_at: float, leased_until: float) -> bool:
-    """Whether the model was used since its lease was given, so that the lease has done its work."""
-    given_at = leased_until - _FIRST_USE_SECONDS
-    return status.in_flight > 0 or used_at > given_at + _STATUS_AGE_SECONDS
