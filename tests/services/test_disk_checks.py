@@ -17,8 +17,8 @@ from tests.services.hosts import (
     runtime_folder,
 )
 from tests.services.stores import Store
+from tests.services.test_leases import holder_of
 from warmrack_store.cache.layout import RepositoryLayout
-from warmrack_store.cache.quarantine import list_quarantined
 from warmrack_store.cache.snapshots import FileState
 from warmrack_store.errors import NotFound
 from warmrack_store.ledgers import copies, leases, resolutions
@@ -90,11 +90,10 @@ def test_byte_that_changed_without_a_trace_is_found_and_its_blob_moved_aside(nod
         WEIGHTS: FileState.CORRUPT
     }
     assert check.quarantined == (WEIGHTS,)
-    assert len(list_quarantined(node.layout)) == 1
+    assert len(list(node.layout.work.glob("*.bad"))) == 1
     assert not (node.snapshot / WEIGHTS).exists()
     assert not node.complete
-    with node.database.read() as tx:
-        assert leases.find_holder(tx, node.subject) is None
+    assert holder_of(node.database, node.subject) is None
 
 
 def test_missing_file_is_found_and_makes_the_copy_incomplete(node: Node) -> None:
@@ -133,7 +132,7 @@ def test_two_checks_at_once_move_a_file_once(node: Node) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 2
-    assert len(list_quarantined(node.layout)) == 1
+    assert len(list(node.layout.work.glob("*.bad"))) == 1
 
 
 def test_unknown_resolution_is_refused(node: Node) -> None:

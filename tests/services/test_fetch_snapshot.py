@@ -21,7 +21,6 @@ from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from tests.hub.control import Hub, Served, running_hub
 from tests.hub.faults import Stall
 from tests.hub.models import get_model_folder
-from warmrack_store.cache.quarantine import list_quarantined
 from warmrack_store.errors import Integrity, RepoNotFound, UnsafeFormat
 from warmrack_store.facts import FileFact
 from warmrack_store.tensors import root_digest
@@ -264,7 +263,7 @@ def test_a_wrong_blob_is_moved_aside_and_whoever_has_it_open_keeps_its_bytes(rig
         fetched = rig.fetch(plan)
         assert reader.read() == wrong
     assert fetched.hub_bytes == LARGE_BYTES
-    assert [bad.read_bytes() for bad in list_quarantined(plan.layout)] == [wrong]
+    assert [bad.read_bytes() for bad in plan.layout.work.glob("*.bad")] == [wrong]
     assert blob.read_bytes() != wrong
 
 

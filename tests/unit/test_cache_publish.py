@@ -13,7 +13,6 @@ from huggingface_hub.errors import IncompleteSnapshotError
 from warmrack_store.cache.folders import make_folders
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.publish import publish, tree_listing
-from warmrack_store.cache.quarantine import list_quarantined
 from warmrack_store.errors import Integrity
 from warmrack_store.facts import FileFact
 
@@ -173,7 +172,7 @@ def test_a_wrong_link_is_moved_aside_and_a_right_plain_file_is_left(
     publish(layout, commit=COMMIT, files=FILES, public=True)
     assert not (snapshot / "config.json").is_symlink()
     assert (snapshot / "model.safetensors").read_bytes() == BODIES["model.safetensors"]
-    assert len(list_quarantined(layout)) == 1
+    assert len(list(layout.work.glob("*.bad"))) == 1
 
 
 def test_a_folder_of_the_snapshot_that_is_a_link_is_refused(

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_cache_publish import BODIES, COMMIT, FILES, REPOSITORY, place_blobs
+from tests.unit.test_cache_publish import COMMIT, FILES, REPOSITORY, place_blobs
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.publish import publish
-from warmrack_store.cache.snapshots import FileState, read_snapshot, verify_snapshot
+from warmrack_store.cache.snapshots import FileState, verify_snapshot
 
 CONFIG, WEIGHTS, POOLING = FILES
 
@@ -69,17 +69,3 @@ def test_a_file_unchanged_since_it_was_known_is_not_read_again(layout: Repositor
     os.utime(blob, ns=(seen.st_atime_ns, seen.st_mtime_ns + 1))
     states = {file.path: file.state for file in verify_snapshot(layout, COMMIT, FILES, known)}
     assert states["model.safetensors"] is FileState.CORRUPT
-
-
-def test_reading_a_snapshot_names_each_file_with_its_blob(layout: RepositoryLayout) -> None:
-    layout.blob(POOLING.digest).unlink()
-    entries = {entry.path: entry for entry in read_snapshot(layout, COMMIT)}
-    assert {path: entry.blob for path, entry in entries.items()} == {
-        file.path: file.digest for file in FILES
-    }
-    assert entries["config.json"].size_bytes == len(BODIES["config.json"])
-    assert entries["1_Pooling/config.json"].size_bytes is None
-
-
-def test_reading_a_snapshot_that_is_not_there_gives_nothing(layout: RepositoryLayout) -> None:
-    assert read_snapshot(layout, "f" * 40) == ()

@@ -6,7 +6,6 @@ from warmrack_daemon.cli.output import print_json, say
 from warmrack_store.errors import WarmrackError
 
 INTERRUPTED = 130
-USAGE = 2
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

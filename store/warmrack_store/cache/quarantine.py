@@ -14,7 +14,3 @@ def quarantine(layout: RepositoryLayout, location: Path) -> Path:
     aside = layout.work / f"{location.name}.{os.urandom(4).hex()}.bad"
     location.rename(aside)
     return aside
-
-
-def list_quarantined(layout: RepositoryLayout) -> tuple[Path, ...]:
-    return tuple(sorted(layout.work.glob("*.bad")))

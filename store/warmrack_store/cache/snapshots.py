@@ -11,17 +11,6 @@ from warmrack_store.cache.verified import VerifiedFile, find_verified
 from warmrack_store.facts import FileFact
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotEntry:
-    """One name in a snapshot's folder, nothing hashed."""
-
-    path: str
-    blob: str | None
-    """The last part of the link's target (a digest in a healthy cache); None for a plain file."""
-    size_bytes: int | None
-    """None where the link leads nowhere."""
-
-
 class FileState(StrEnum):
     """What hashing a file of a snapshot showed."""
 
@@ -39,16 +28,6 @@ class CheckedFile:
     state: FileState
     verified: VerifiedFile | None = None
     """Set where the state is good."""
-
-
-def read_snapshot(layout: RepositoryLayout, commit: str) -> tuple[SnapshotEntry, ...]:
-    """The names in path order; empty where there is no such snapshot."""
-    root = layout.snapshot(commit)
-    return tuple(
-        _entry(root, place)
-        for place in sorted(root.glob("**/*"))
-        if place.is_symlink() or not place.is_dir()
-    )
 
 
 def verify_snapshot(
@@ -76,14 +55,6 @@ def is_inside(layout: RepositoryLayout, location: Path) -> bool:
     store shared by all repositories: two hops, both inside.
     """
     return location.resolve().is_relative_to(layout.cache_dir.resolve())
-
-
-def _entry(root: Path, place: Path) -> SnapshotEntry:
-    return SnapshotEntry(
-        path=place.relative_to(root).as_posix(),
-        blob=place.readlink().name if place.is_symlink() else None,
-        size_bytes=place.stat().st_size if place.exists() else None,
-    )
 
 
 def _check(

@@ -50,19 +50,6 @@ def release(tx: Transaction, lease: Lease) -> None:
     tx.execute(leases.update().where(_mine(lease)).values(holder=None, until=0.0))
 
 
-def find_holder(tx: Transaction, subject: str) -> str | None:
-    """Who holds a subject right now."""
-    row = tx.find(sa.select(leases).where(leases.c.subject == subject))
-    return str(row["holder"]) if row and row["holder"] and row["until"] >= tx.now else None
-
-
-def count_held(tx: Transaction, kind: str) -> int:
-    """How many leases of a kind are held right now."""
-    held = sa.and_(leases.c.kind == kind, leases.c.holder.is_not(None), leases.c.until >= tx.now)
-    row = tx.find(sa.select(sa.func.count().label("held")).where(held))
-    return int(row["held"]) if row else 0
-
-
 def _mine(lease: Lease) -> sa.ColumnElement[bool]:
     return sa.and_(
         leases.c.subject == lease.subject,
