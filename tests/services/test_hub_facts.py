@@ -33,6 +33,26 @@ def safetensors(names: list[str], padding_bytes: int = 0, *, elements: int = 1) 
     return struct.pack("<Q", len(described)) + described + bytes(size_bytes * len(names))
 
 
+def make_packed(folder: Path) -> Path:
+    """Two GGUF files, the smaller with more metadata than is read at first."""
+    padding = ("tokenizer.padding", struct.pack("<IIQ", 9, 0, 3_000_000) + bytes(3_000_000))
+    (folder / "m-Q8_0.gguf").write_bytes(gguf() + bytes(4_000_000))
+    (folder / "m-Q4_0.gguf").write_bytes(gguf(padding) + bytes(100))
+    return folder
+
+
+def gguf(*more: tuple[str, bytes]) -> bytes:
+    """A header that names its kind and one tensor of 8 x 4."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    pairs = [("general.architecture", struct.pack("<I", 8) + text("llama")), *more]
+    described = b"".join(text(key) + value for key, value in pairs)
+    named = text("output.weight") + struct.pack("<IQQIQ", 2, 4, 8, 2, 0)
+    return b"GGUF" + struct.pack("<IQQ", 3, 1, len(pairs)) + described + named
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     folder = tmp_path_factory.mktemp("model")
@@ -41,13 +61,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     (folder / "model-00002-of-00002.safetensors").write_bytes(safetensors(["c"], 200_000))
     (folder / "part").mkdir()
     (folder / "part" / "model.safetensors").write_bytes(safetensors(["d"]))
-    served = {
+    served: dict[str, Served | Path] = {
         "org/public": Served(folder=folder),
         "org/private": Served(folder=folder, private=True, tokens=(TOKEN,)),
         "org/gated": Served(folder=folder, gated=True, tokens=(TOKEN,)),
         "org/disabled": Served(folder=folder, disabled=True),
         "org/old": Served(folder=folder),
         "ORG/Spelled": Served(folder=folder),
+        "org/packed": make_packed(tmp_path_factory.mktemp("packed")),
     }
     with running_hub(served) as hub:
         hub.grant("hf_stranger")
@@ -332,3 +353,22 @@ def test_a_broken_config_is_a_fact_and_a_broken_header_an_error(
     hub.add_repository("org/broken", tmp_path)
     with pytest.raises(errors.UnsafeFormat, match=r"org/broken: model\.safetensors"):
         facts_of(facts, "org/broken")
+
+
+def test_the_header_of_the_smallest_gguf_file_is_read_in_steps_and_nothing_behind_it(
+    facts: HubFacts,
+) -> None:
+    found = facts_of(facts, "org/packed")
+    assert found.gguf is not None
+    assert found.gguf.path == "m-Q4_0.gguf"
+    assert found.gguf.metadata == {"general.architecture": "llama", "tokenizer.padding": 3_000_000}
+    assert [(one.name, one.shape) for one in found.gguf.tensors] == [("output.weight", (8, 4))]
+    assert found.weights == ()
+
+
+def test_a_gguf_file_that_is_none_is_a_fact_and_no_error(hub: Hub, facts: HubFacts) -> None:
+    hub.add_commit("org/packed", files={"m-Q2_K.gguf": b"GGUX" + bytes(60)})
+    found = facts_of(facts, "org/packed")
+    assert found.gguf is None
+    assert found.gguf_error is not None
+    assert "m-Q2_K.gguf is not a GGUF file" in found.gguf_error

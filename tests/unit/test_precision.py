@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.repositories import LLAMA, make_facts, tensor
+from tests.unit.repositories import LLAMA, make_facts, ref_of, tensor
 from warmrack_store import errors
 from warmrack_store.facts import RepositoryFacts
 from warmrack_store.requests import LoadRequest, Quantize
-from warmrack_store.resolution import Quantization, QuantizationSource
+from warmrack_store.resolution import Quantization, QuantizationSource, Substitution
+from warmrack_store.resolver import resolve
+from warmrack_store.resolver.asked import Asked
 from warmrack_store.resolver.precision import PrecisionPlan, plan_precision
 
 NF4 = {
@@ -30,6 +32,17 @@ def quantized(declaration: dict[str, Any], *held: Any) -> RepositoryFacts:
     tensors = held or (tensor("a"), tensor("b.weight", dtype="U8"))
     config = LLAMA | {"quantization_config": declaration}
     return make_facts({"model.safetensors": tensors}, config=config)
+
+
+ON_THE_FLY: dict[str, Any] = {
+    "mode": "optimized",
+    "precision": "nf4",
+    "quantize": "on_the_fly",
+}
+
+
+def asked(facts: RepositoryFacts) -> Asked:
+    return Asked(ref=ref_of(facts), facts=facts)
 
 
 def plan(facts: RepositoryFacts, **fields: Any) -> PrecisionPlan:
@@ -147,8 +160,13 @@ def test_weights_stored_quantized_are_not_quantized_on_the_fly() -> None:
 
 
 def test_eight_bit_floats_run_on_no_device_here() -> None:
+    stored = quantized({"quant_method": "fp8"})
     with pytest.raises(errors.DeviceUnsupported, match="fp8"):
         plan(plain(), mode="optimized", precision="fp8")
+    with pytest.raises(errors.DeviceUnsupported, match="fp8"):
+        plan(stored, precision="fp8")
+    with pytest.raises(errors.NotSupported, match="fp8"):
+        plan(stored)
 
 
 def test_the_trail_says_what_happens_to_the_tensors() -> None:
@@ -156,3 +174,27 @@ def test_the_trail_says_what_happens_to_the_tensors() -> None:
     assert plan(plain(), precision="fp16").describe() == "fp16, the float tensors are cast"
     assert plan(quantized(NF4)).describe() == "nf4, quantized as stored, computed in bf16"
     assert "at the load" in plan(plain(), mode="auto", precision="nf4").describe()
+
+
+def test_a_repository_quantized_at_the_load_is_another_model_than_itself() -> None:
+    facts = plain("BF16")
+    ways = [{}, {"precision": "fp16"}, ON_THE_FLY, ON_THE_FLY | {"precision": "int8"}]
+    found = [
+        resolve(LoadRequest(model="org/name", **fields), asked(facts), versions={})
+        for fields in ways
+    ]
+    assert len({one.cache_key for one in found}) == len(ways)
+    assert [one.substitution for one in found[1:3]] == [Substitution.NONE, Substitution.QUANTIZED]
+    assert [one.same_values for one in found] == [True, False, False, False]
+
+
+def test_what_is_packed_counts_as_the_parameters_that_it_stands_for() -> None:
+    held = (
+        tensor("a", (4, 8)),
+        tensor("b.weight", (64, 1), dtype="U8"),
+        tensor("b.weight.absmax", (2,), dtype="U8"),
+        tensor("b.weight.quant_map", (16,), dtype="F32"),
+        tensor("b.weight.quant_state.bitsandbytes__nf4", (100,), dtype="U8"),
+    )
+    found = resolve(LoadRequest(model="org/name"), asked(quantized(NF4, *held)), versions={})
+    assert found.parameters == 4 * 8 + 2 * 64

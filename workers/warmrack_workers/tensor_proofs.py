@@ -55,7 +55,9 @@ class Prover:
         for name, target in self.places.renamed.items():
             (made if self._is_made(name, target) else kept)[name] = target
         tensors = [*self._prove_kept(kept, pool)]
-        tensors += pool.map(lambda item: self._prove_made(*item), made.items())
+        # A quantization is threaded already; two of them at once would fight for the cores.
+        apply = pool.map if self.quantized.quantization is None else map
+        tensors += apply(self._prove_made, made.keys(), made.values())
         for merge in self.places.merges:
             tensors += self._prove_merge(merge)
         return Proofs(

@@ -25,6 +25,7 @@ MIXED = "mixed"
 CHECKPOINT = "checkpoint"
 GGUF = "gguf:"
 CASTS = frozenset({"bf16", "fp16", "fp32"})
+_FP8 = "fp8"
 _ON_THE_FLY = frozenset({"nf4", "int8"})
 
 
@@ -65,6 +66,8 @@ def plan_precision(
     stored_dtypes = count_dtypes(headers)
     declaration = find_quantization(facts, stored_dtypes)
     if declaration is not None:
+        if request.precision == _FP8 and _FP8 in declaration.method.lower():
+            raise _unsupported(request.precision)
         stored = read_stored(facts.repository, declaration, find_main_float(headers))
         return _plan_quantized(request, facts, stored)
     precision = find_precision(stored_dtypes)
@@ -101,11 +104,7 @@ def _plan_on_the_fly(
     if request.mode is Mode.EXACT:
         raise _contradict(request, facts, "is stored unquantized")
     if request.precision not in _ON_THE_FLY:
-        raise DeviceUnsupported(
-            f"no backend here computes in {request.precision}: CPUs cannot, and none of this "
-            "version does on CUDA",
-            hint="Ask for precision int8 or nf4.",
-        )
+        raise _unsupported(request.precision)
     if request.quantize is Quantize.NEVER:
         raise Contradiction(
             f"quantize never excludes precision {request.precision}",
@@ -124,6 +123,14 @@ def _plan_on_the_fly(
             source=QuantizationSource.ON_THE_FLY,
             compute_dtype=compute_dtype,
         ),
+    )
+
+
+def _unsupported(precision: str) -> DeviceUnsupported:
+    return DeviceUnsupported(
+        f"no backend here computes in {precision}: CPUs cannot, and none of this version does on "
+        "CUDA",
+        hint="Ask for precision int8 or nf4.",
     )
 
 
