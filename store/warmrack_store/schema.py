@@ -103,6 +103,7 @@ nodes = sa.Table(
     sa.Column("tasks", sa.JSON, nullable=False),
     sa.Column("versions", sa.JSON, nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("drains", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("started_at", Time, nullable=False),
     sa.Column("heartbeat_at", Time, nullable=False),
 )

@@ -67,6 +67,20 @@ def test_a_beat_brings_a_silent_node_back_and_leaves_a_draining_one(
     assert get(database).state is after
 
 
+@pytest.mark.parametrize("silent", [NodeState.UNREACHABLE, NodeState.LOST])
+def test_a_draining_node_that_was_silent_comes_back_draining(
+    database: Database, silent: NodeState
+) -> None:
+    epoch = register(database)
+    with database.write() as tx:
+        nodes.set_state(tx, "n0", NodeState.DRAINING)
+        nodes.set_state(tx, "n0", silent)
+        nodes.heartbeat(tx, "n0", epoch)
+    assert get(database).state is NodeState.DRAINING
+    register(database)
+    assert get(database).state is NodeState.READY
+
+
 def test_silence_is_counted_from_the_last_beat(store: Store) -> None:
     epoch = register(store.database)
     store.pass_time(5)

@@ -51,6 +51,7 @@ def register(tx: Transaction, name: str, **values: Any) -> int:
     values |= {
         "epoch": epoch,
         "state": NodeState.READY,
+        "drains": False,
         "started_at": tx.now,
         "heartbeat_at": tx.now,
     }
@@ -62,9 +63,14 @@ def register(tx: Transaction, name: str, **values: Any) -> int:
 
 
 def heartbeat(tx: Transaction, name: str, epoch: int, **values: Any) -> bool:
-    """The node lives; False where a newer agent has taken its name."""
+    """The node lives; False where a newer agent has taken its name.
+
+    One that was silent comes back as what it was: a draining one drains on.
+    """
+    silent = nodes.c.state.in_((NodeState.UNREACHABLE, NodeState.LOST))
     back = sa.case(
-        (nodes.c.state.in_((NodeState.UNREACHABLE, NodeState.LOST)), NodeState.READY),
+        (sa.and_(silent, nodes.c.drains), NodeState.DRAINING),
+        (silent, NodeState.READY),
         else_=nodes.c.state,
     )
     mine = sa.and_(nodes.c.name == name, nodes.c.epoch == epoch)
@@ -76,7 +82,10 @@ def set_state(tx: Transaction, name: str, state: NodeState, *, epoch: int | None
     mine = nodes.c.name == name
     if epoch is not None:
         mine = sa.and_(mine, nodes.c.epoch == epoch)
-    return bool(tx.change(nodes.update().where(mine).values(state=state)))
+    values: dict[str, Any] = {"state": state}
+    if state in (NodeState.READY, NodeState.DRAINING):
+        values["drains"] = state is NodeState.DRAINING
+    return bool(tx.change(nodes.update().where(mine).values(**values)))
 
 
 def say_goodbye(tx: Transaction, name: str, epoch: int) -> bool:

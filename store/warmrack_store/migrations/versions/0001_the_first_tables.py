@@ -133,6 +133,7 @@ def upgrade() -> None:
         sa.Column("tasks", sa.JSON(), nullable=False),
         sa.Column("versions", sa.JSON(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("drains", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=False),
         sa.Column("heartbeat_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_nodes")),
