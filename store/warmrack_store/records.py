@@ -46,6 +46,17 @@ def bad_request(errors: object) -> BadRequest:
     return BadRequest(f"{where}: {message}{shown}")
 
 
+def check_json(value: object) -> None:
+    """Raise ValueError for what is no JSON although Python writes it: NaN, infinity, half a pair
+    of surrogates; and for what Python cannot write."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds text that is not Unicode: {error.reason}") from error
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
 def canonical_json(value: object) -> str:
     """One text for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

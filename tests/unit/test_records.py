@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from warmrack_store.errors import BadRequest
-from warmrack_store.records import Record, canonical_json, digest_json, parse_record
+from warmrack_store.records import Record, canonical_json, check_json, digest_json, parse_record
 
 
 class Point(Record):
@@ -78,3 +78,25 @@ def test_a_canonical_text_is_plain_ascii_without_spaces_around(value: object) ->
     assert text.isascii()
     assert text == canonical_json(value)
     assert len(digest_json(value)) == 32
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        float("inf"),
+        "a\ud800",
+        {"\udfff": 1},
+        [{"x": {"y": -float("inf")}}],
+        {1, 2},
+        b"",
+    ],
+)
+def test_what_only_python_takes_for_json_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        check_json(value)
+
+
+@pytest.mark.parametrize("value", [None, {}, [1, 2.5, "\U0001f600", "\0", True], 10**400])
+def test_json_is_json(value: object) -> None:
+    check_json(value)

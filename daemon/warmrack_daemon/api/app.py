@@ -3,16 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import APIRouter, Depends, FastAPI
 
 from warmrack_daemon.api import explanations, health, jobs, pool, problems, receipts, tasks
+from warmrack_daemon.api.bodies import BodyLimit, check_body
 from warmrack_daemon.gateway import Gateway
 from warmrack_daemon.services import Services, own_version
 from warmrack_daemon.waiters import Waiters
-from warmrack_store.errors import BadRequest
-
-_MAX_BODY_BYTES = 8 * 2**20
 
 
 def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = None) -> FastAPI:
@@ -32,6 +29,7 @@ def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = N
         version=own_version(),
         summary="Queue model loads; get the weights you asked for, warm, with a receipt.",
         lifespan=lifespan,
+        dependencies=[Depends(check_body)],
     )
     app.state.services = services
     app.state.intake_runs = intake_runs
@@ -43,26 +41,3 @@ def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = N
     app.include_router(health.router)
     app.add_middleware(BodyLimit)
     return app
-
-
-class BodyLimit:
-    """Refuses bodies over 8 MiB before they are read into memory."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        seen = 0
-
-        async def limited() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > _MAX_BODY_BYTES:
-                raise BadRequest(f"the body is longer than {_MAX_BODY_BYTES} bytes")
-            return message
-
-        await self._app(scope, limited, send)
