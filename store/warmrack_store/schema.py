@@ -195,7 +195,6 @@ residents = sa.Table(
     _text("repository"),
     _text("commit"),
     _text("precision"),
-    sa.Column("public", sa.Boolean, nullable=False),
     _text("node"),
     sa.Column("node_epoch", sa.Integer, nullable=False),
     _text("device"),

@@ -20,7 +20,6 @@ def put_resident(database: Database, node: str, **fields: Any) -> str:
                 "repository": "org/name",
                 "commit": "0" * 40,
                 "precision": "fp32",
-                "public": True,
                 "node": node,
                 "node_epoch": 1,
                 "device": "cpu:0",

@@ -82,7 +82,6 @@ def put_resident(services: Services, node: str, size_bytes: int, **fields: Any) 
         "repository": "org/other",
         "commit": "c",
         "precision": "bf16",
-        "public": True,
         "node": node,
         "node_epoch": 1,
         "device": "large",

@@ -19,7 +19,6 @@ def put(database: Database, resident_id: str, **fields: Any) -> None:
         "repository": "Org/Name",
         "commit": "0" * 40,
         "precision": "fp32",
-        "public": True,
         "node": "n0",
         "node_epoch": 1,
         "device": "cpu:0",

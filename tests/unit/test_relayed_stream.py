@@ -22,7 +22,6 @@ def make_resident() -> Resident:
         repository="org/name",
         commit="0" * 40,
         precision="bfloat16",
-        public=True,
         node="n0",
         node_epoch=1,
         device="cpu:0",

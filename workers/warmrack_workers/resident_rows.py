@@ -35,7 +35,6 @@ class ResidentRows:
             "repository": resolution.repository,
             "commit": resolution.commit,
             "precision": resolution.precision,
-            "public": resolution.public,
             "node": self._node,
             "node_epoch": self._epoch,
             "device": seat.device,

@@ -15,7 +15,7 @@ from warmrack_store.states import ResidentState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resident:
-    """One row; `public` says whether anybody may read the repository at the Hub."""
+    """One row."""
 
     id: str
     state: ResidentState
@@ -24,7 +24,6 @@ class Resident:
     repository: str
     commit: str
     precision: str
-    public: bool
     node: str
     node_epoch: int
     device: str

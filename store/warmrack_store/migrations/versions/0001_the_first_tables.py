@@ -177,7 +177,6 @@ def upgrade() -> None:
         sa.Column("repository", sa.Text(), nullable=False),
         sa.Column("commit", sa.Text(), nullable=False),
         sa.Column("precision", sa.Text(), nullable=False),
-        sa.Column("public", sa.Boolean(), nullable=False),
         sa.Column("node", sa.Text(), nullable=False),
         sa.Column("node_epoch", sa.Integer(), nullable=False),
         sa.Column("device", sa.Text(), nullable=False),
