@@ -1,6 +1,7 @@
 """Devices as a setting names them, and as the machine has them."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,19 @@ def test_a_cpu_device_without_a_size_gets_less_than_the_machine_has() -> None:
     [device] = list_devices("cpu:0", {})
     assert device.budget_bytes == cpu.budget_bytes()
     assert 0 < device.budget_bytes < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_a_cpu_device_of_a_container_gets_no_more_than_the_container(
+    tmp_path: Path, name: str
+) -> None:
+    unlimited = cpu.budget_bytes(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(f"{GIB}\n")
+    assert unlimited > GIB > cpu.budget_bytes(tmp_path) > GIB // 2
+    for none in ("max\n", f"{2**63 - 4096}\n"):
+        (tmp_path / name).write_text(none)
+        assert cpu.budget_bytes(tmp_path) == unlimited
 
 
 def test_auto_is_every_gpu_or_else_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
