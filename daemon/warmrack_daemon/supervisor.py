@@ -117,6 +117,7 @@ class Stack:
         return self._listening.url
 
     def ready_line(self) -> dict[str, Any]:
+        """What is printed once all of it is there; holds the broker's password."""
         return {
             "url": self.url,
             "state_dir": str(self._settings.state_dir),
