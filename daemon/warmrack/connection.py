@@ -73,8 +73,10 @@ def make_connection(
     settings = load_settings(flags=flags)
     check_url(settings.url)
     for name in ("api_key", "hub_token"):
-        if not (getattr(settings, name) or "").isprintable():
-            raise BadRequest(f"{name} holds characters that no header may hold")
+        key = getattr(settings, name) or ""
+        if not (key.isascii() and key.isprintable()):
+            hint = f"Look at WARMRACK_{name.upper()}: a key is letters, digits and signs of ASCII."
+            raise BadRequest(f"{name} holds characters that no header may hold", hint=hint)
     return Connection(
         url=settings.url,
         api_key=settings.api_key,

@@ -8,9 +8,11 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from warmrack_store.errors import WarmrackError
+from warmrack_store.errors import BadRequest, WarmrackError
+from warmrack_store.records import check_json
 
 API = "/api/v1"
+_SENT = "Numbers must be finite, texts UTF-8."
 T = TypeVar("T")
 Taken = TypeVar("Taken")
 Item = TypeVar("Item")
@@ -18,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One HTTP request; gives an `Answer`."""
+    """One HTTP request; gives an `Answer`. Raises BadRequest for what no request can carry."""
 
     method: str
     path: str
@@ -27,6 +29,15 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float | None = None
     """How long the service may stay silent; None: the client's own setting."""
+
+    def __post_init__(self) -> None:
+        try:
+            check_json([dict(self.params), self.body])
+        except ValueError as error:
+            raise BadRequest(f"this cannot be sent: {error}", hint=_SENT) from error
+        for name, value in self.headers.items():
+            if not (value.isascii() and value.isprintable()):
+                raise BadRequest(f"{name} holds characters that no header may hold", hint=_SENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

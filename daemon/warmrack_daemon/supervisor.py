@@ -25,7 +25,7 @@ from warmrack_daemon.children import MARK, Child, sweep
 from warmrack_daemon.embedded_broker import EmbeddedBroker
 from warmrack_daemon.listening import Listening, check_access, check_port
 from warmrack_store.device_specs import parse_devices
-from warmrack_store.errors import AlreadyRunning, Defect
+from warmrack_store.errors import AlreadyRunning, Defect, WarmrackError
 from warmrack_store.named_folders import make_named_folder
 from warmrack_store.settings import Settings
 from warmrack_store.vault import ensure_key_file
@@ -139,12 +139,14 @@ class Stack:
 
     def _migrate(self) -> None:
         """In a process of its own, whose memory is given back."""
-        command = [sys.executable, "-m", "warmrack_daemon", "migrate"]
+        command = [sys.executable, "-m", "warmrack_daemon", "migrate", "--json"]
         done = subprocess.run(
             command, env=self._environment, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise Defect(f"the database could not be brought up to date: {done.stderr.strip()}")
+            raise _error_of(done.stdout) or Defect(
+                f"the database could not be brought up to date: {done.stderr.strip()}"
+            )
 
     def _wait(
         self, stop: threading.Event, deadline: float, ready: Callable[[], bool], what: str
@@ -202,6 +204,14 @@ class Stack:
             for child in group:
                 child.end(deadline)
         sweep(self._settings.state_dir, hosts=True)
+
+
+def _error_of(text: str) -> WarmrackError | None:
+    """The error that a command with --json has printed; None where it died otherwise."""
+    try:
+        return WarmrackError.from_record(json.loads(text)["error"])
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

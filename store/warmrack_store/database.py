@@ -1,5 +1,6 @@
 """The database: transactions that read, transactions that write, and the migrations."""
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ _POSTGRES_PATIENCE = {
 }
 """libpq's parameters, in seconds and the last in ms: a server that vanished without a word (its
 machine is off) is noticed within half a minute, not after the kernel's quarter of an hour. The URL's own win."""
+_SQLITE_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _POSTGRES_NOW = sa.text("SELECT extract(epoch FROM clock_timestamp())")
 
 
@@ -114,6 +116,12 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _SQLITE_BROKEN:
+            raise StoreUnavailable(
+                f"the database file is broken: {error.orig}",
+                hint="Put a copy of it in its place. Without one, move it away: `warmrack up` "
+                "starts with an empty one, and the cache is kept.",
+            ) from error
         if _is_schema_missing(error):
             raise StoreUnavailable(
                 f"the database has not the tables of this version: {error.orig}",
@@ -185,8 +193,19 @@ def migrate(url: str) -> None:
 
     parsed = _parse_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    command.upgrade(alembic_config(url), "head")
+        _make_parent(Path(parsed.database))
+    with _unavailable():
+        command.upgrade(alembic_config(url), "head")
+
+
+def _make_parent(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadRequest(
+            f"{file.parent} cannot be made for the database: {error.strerror}",
+            hint="Set WARMRACK_STATE_DIR or WARMRACK_DATABASE_URL.",
+        ) from error
 
 
 def alembic_config(url: str) -> Any:

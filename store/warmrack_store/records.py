@@ -21,10 +21,10 @@ AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 def parse_record(kind: type[AnyRecord], data: object) -> AnyRecord:
     """The record in `data` (a decoded JSON value); BadRequest names the first bad field."""
     try:
-        return kind.model_validate_json(json.dumps(data))
+        return kind.model_validate_json(_write_json(data))
     except ValidationError as error:
         raise bad_request(error.errors(include_url=False)) from error
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise BadRequest(f"not a JSON value: {error}") from error
 
 
@@ -49,8 +49,12 @@ def bad_request(errors: object) -> BadRequest:
 def check_json(value: object) -> None:
     """Raise ValueError for what is no JSON although Python writes it: NaN, infinity, half a pair
     of surrogates; and for what Python cannot write."""
+    _write_json(value)
+
+
+def _write_json(value: object) -> bytes:
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"holds text that is not Unicode: {error.reason}") from error
     except (TypeError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """How the command line refuses, fails, is interrupted and exits."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -64,6 +65,19 @@ def test_a_failed_jobs_error_decides_the_exit_code(
         (("explain", "org/name", "--network", "dialup"), 2, "bad-request"),
         (("task", "org/name", "generate", "{not json"), 2, "bad-request"),
         (("task", "org/name", "generate", "[1]"), 2, "bad-request"),
+        (("task", "org/name", "generate", '{"prompt": "a", "temperature": NaN}'), 2, "bad-request"),
+        (
+            ("task", "org/name", "generate", '{"prompt": "a", "temperature": 1e999}'),
+            2,
+            "bad-request",
+        ),
+        (("run", "org/name", "hi", "--temperature", "nan"), 2, "bad-request"),
+        (("run", "org/name", "hi", "--top-p", "inf"), 2, "bad-request"),
+        (("run", "org/name", "\udcff\udcfe"), 2, "bad-request"),
+        (("embed", "org/name", "\udcff"), 2, "bad-request"),
+        (("load", "org/\udcff"), 2, "bad-request"),
+        (("job", "\udcff"), 2, "bad-request"),
+        (("jobs", "--model", "\udcff"), 2, "bad-request"),
         (("unload",), 2, "bad-request"),
         (("load",), 2, "bad-request"),
         (("load", "org/name", "--colour", "red"), 2, "bad-request"),
@@ -77,6 +91,32 @@ def test_what_is_known_to_be_wrong_is_refused_before_any_request(
     assert outcome.code == code
     assert outcome.json["error"]["code"] == error
     assert outcome.json["error"].keys() == ERROR_FIELDS
+    assert service.seen == []
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HUB_TOKEN", "hf_ü"), ("API_KEY", "kü"), ("HUB_TOKEN", "hf_\udcff")]
+)
+def test_a_key_that_no_header_may_hold_is_told_by_its_variable(
+    service: Service, warmrack: Warmrack, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"WARMRACK_{name}", value)
+    outcome = warmrack("jobs", "--json")
+    assert (outcome.code, outcome.json["error"]["code"]) == (2, "bad-request")
+    assert f"WARMRACK_{name}" in outcome.json["error"]["hint"]
+    assert value not in outcome.out
+
+
+@pytest.mark.parametrize(
+    "command", [("run", "org/name", "-"), ("task", "org/name", "generate", "-")]
+)
+def test_a_pipe_that_is_not_utf_8_is_bad_usage(
+    service: Service, warmrack: Warmrack, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hi\xff"), encoding="utf-8"))
+    outcome = warmrack(*command, "--json")
+    assert (outcome.code, "stdin" in outcome.json["error"]["message"]) == (2, True)
     assert service.seen == []
 
 

@@ -86,6 +86,14 @@ def test_a_database_that_can_be_read_and_not_written_is_wrong(tmp_path: Path) ->
     assert (found[0], "takes no write" in found[1]) == (Verdict.WRONG, True)
 
 
+def test_a_database_file_that_is_none_is_wrong_with_what_to_do(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    (tmp_path / "warmrack.db").write_bytes(b"no database, " * 1000)
+    (found,) = stores.check_database(settings)
+    assert (found.verdict, "broken" in found.message) == (Verdict.WRONG, True)
+    assert "move it away" in found.remedy
+
+
 def test_the_database_is_missing_then_ok_and_never_made_by_looking(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path)
     assert verdict(stores.check_database, settings, "database") is Verdict.WARNING

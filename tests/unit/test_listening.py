@@ -12,6 +12,11 @@ from warmrack_store.errors import BadRequest, Contradiction, NotSupported
 from warmrack_store.settings import Auth, Settings
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
 def at(host: str, *, behind_proxy: bool = False) -> Listening:
     return Listening(host=host, port=8420, behind_proxy=behind_proxy)
 
@@ -79,6 +84,24 @@ def test_up_tells_what_is_wrong_with_its_settings_before_it_starts_anything(
         outcome = warmrack("up", *state, *port, "--json")
         assert (outcome.code, port[1] in outcome.json["error"]["message"]) == (2, True)
     assert not (tmp_path / "state" / "logs").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "migrate"])
+def test_a_database_file_that_is_none_is_named_with_what_to_do(
+    command: str, warmrack: Warmrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WARMRACK_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "warmrack.db").write_bytes(b"no database, " * 1000)
+    port = ("--port", str(free_port())) if command == "up" else ()
+    outcome = warmrack(command, "--state-dir", str(tmp_path), *port, "--json")
+    assert (outcome.code, "Traceback" in outcome.err) == (4, False)
+    assert "broken" in outcome.json["error"]["message"]
+    assert "move it away" in outcome.json["error"]["hint"]
+
+
+def test_a_database_whose_folder_cannot_be_made_is_bad_usage(warmrack: Warmrack) -> None:
+    outcome = warmrack("migrate", "--state-dir", "/proc/x", "--json")
+    assert (outcome.code, outcome.json["error"]["code"]) == (2, "bad-request")
 
 
 @pytest.mark.parametrize(

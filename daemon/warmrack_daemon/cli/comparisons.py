@@ -1,12 +1,12 @@
 """What Unsloth would have loaded: for many names at once, and beside one explanation."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmrack_daemon.cli.output import write
+from warmrack_daemon.cli.stdin import read_stdin
 from warmrack_store.errors import BadRequest, WarmrackError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _bits(found: "CompatAnswer") -> str:
 
 def _read_lines(batch: str) -> list[str]:
     if batch == "-":
-        return sys.stdin.read().split("\n")
+        return read_stdin().split("\n")
     try:
         return Path(batch).read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

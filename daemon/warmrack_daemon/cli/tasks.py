@@ -1,6 +1,5 @@
 """The commands that use a warm model: task, run, embed."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from warmrack_daemon.cli import options
 from warmrack_daemon.cli.output import print_json, say, write
 from warmrack_daemon.cli.session import open_client
+from warmrack_daemon.cli.stdin import read_stdin
 
 if TYPE_CHECKING:
     from warmrack import Client
@@ -105,7 +105,7 @@ def _stream(client: "Client", model: str, payload: dict[str, Any], *, verbose: b
 
 
 def _text(argument: str) -> str:
-    return sys.stdin.read() if argument == "-" else argument
+    return read_stdin() if argument == "-" else argument
 
 
 def _decode(text: str) -> dict[str, Any]:

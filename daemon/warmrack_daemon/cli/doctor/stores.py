@@ -31,7 +31,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     try:
         revision, head = schema_revision(url)
     except StoreUnavailable as error:
-        yield wrong("database", f"{shown}: {error.message}", "Check WARMRACK_DATABASE_URL.")
+        yield wrong("database", f"{shown}: {error.message}", error.hint)
         return
     if revision != head:
         yield wrong("database", f"{shown} is at {revision}, not {head}", "Run `warmrack migrate`.")
