@@ -4,13 +4,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from warmrack.answers import read_json, read_record
 from warmrack.outages import PAUSE_SECONDS, Outage
 from warmrack.pages import list_items
+from warmrack.paths import quote_name
 from warmrack.results import Job
 from warmrack.steps import API, Call, Conversation, Pause, send
 from warmrack_store.errors import StoreUnavailable, Timeout, Unreachable
@@ -146,4 +146,4 @@ def cancel(job_id: str) -> Conversation[Job]:
 
 
 def job_path(job_id: str) -> str:
-    return f"{API}/jobs/{quote(job_id, safe='')}"
+    return f"{API}/jobs/{quote_name(job_id, 'job id')}"

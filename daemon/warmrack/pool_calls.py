@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from warmrack.answers import read_json, read_record
 from warmrack.pages import check_page, list_items
+from warmrack.paths import quote_name
 from warmrack.results import Estimate, Explanation, Node, Resident, Snapshot
 from warmrack.steps import API, Call, Conversation, Pause, send
 from warmrack_store.errors import Timeout
@@ -47,7 +47,7 @@ def unload(name: str, *, wait_seconds: float = 60.0) -> Conversation[tuple[Resid
     Returns them once they are gone; raises Timeout where that takes longer than `wait_seconds`
     (0: returns at once).
     """
-    path = f"{API}/residents/{quote(name, safe='/')}"
+    path = f"{API}/residents/{quote_name(name, 'model or id', several=True)}"
     page = check_page(read_json((yield from send(Call(method="DELETE", path=path)))))
     leaving = tuple(read_record(Resident, item) for item in page["items"])
     until = time.monotonic() + wait_seconds
@@ -65,7 +65,7 @@ def _still_here(leaving: Iterable[Resident], present: Iterable[Resident]) -> lis
 
 def pin(resident_id: str) -> Conversation[None]:
     """Keep the resident until it is unloaded; a pin that the pool cannot afford is refused."""
-    path = f"{API}/residents/{quote(resident_id, safe='')}/pin"
+    path = f"{API}/residents/{quote_name(resident_id, 'resident id')}/pin"
     read_json((yield from send(Call(method="POST", path=path))))
 
 

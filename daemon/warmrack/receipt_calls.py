@@ -1,9 +1,8 @@
 """Conversations about receipts: read, take away, check again."""
 
-from urllib.parse import quote
-
 from warmrack.answers import read_error, read_json, read_record
 from warmrack.job_calls import job_path
+from warmrack.paths import quote_name
 from warmrack.results import PoolKey, Receipt, Recheck
 from warmrack.steps import API, Call, Conversation, send
 
@@ -38,6 +37,6 @@ def get_pool_key() -> Conversation[PoolKey]:
 
 
 def receipt_path(id: str) -> str:
-    if id.startswith("rec_"):
-        return f"{API}/receipts/{quote(id, safe='')}"
+    if isinstance(id, str) and id.startswith("rec_"):
+        return f"{API}/receipts/{quote_name(id, 'receipt id')}"
     return f"{job_path(id)}/receipt"

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from warmrack.answers import error_of, find_job, read_error, read_json, read_record
 from warmrack.job_calls import OnChange, wait
+from warmrack.paths import quote_name
 from warmrack.results import Done, Job, Token
 from warmrack.sse import Message, Parser
 from warmrack.steps import (
@@ -132,11 +132,12 @@ def _call(
     """`watched`: a cold model's load is watched from its start, not waited for by the service."""
     parsed = parse_record(LoadRequest, {**request, "model": model})
     check_supported(parsed)
-    if not task or "/" in task:
+    path = f"{API}/tasks/{quote_name(task, 'task')}"
+    if "/" in task:
         raise BadRequest(f"{task!r} is not the name of a task")
     return Call(
         method="POST",
-        path=f"{API}/tasks/{quote(task, safe='')}",
+        path=path,
         body={
             "model": model,
             "request": parsed.model_dump(mode="json", exclude_unset=True),

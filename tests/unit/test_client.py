@@ -5,6 +5,7 @@ import inspect
 import socket
 from collections.abc import Iterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_a_submit_whose_answer_was_lost_is_sent_again_under_the_same_key(
         ({"model": "org/name", "no_such_field": 1}, errors.BadRequest),
         ({"model": "org/name@a", "revision": "b"}, errors.Contradiction),
         ({"model": "org/name", "quantize": "any"}, errors.Contradiction),
-        ({"model": "org/name", "mode": "optimized"}, errors.NotSupported),
+        ({"model": "org/name", "attn": "sdpa"}, errors.NotSupported),
         ({"model": "org/name", "nodes": "all"}, errors.NotSupported),
     ],
 )
@@ -78,6 +79,28 @@ def test_what_the_client_knows_to_be_wrong_is_never_sent(
 ) -> None:
     with pytest.raises(kind):
         client.load(**fields)
+    assert service.seen == []
+
+
+@pytest.mark.parametrize("id", [5, None, "\ud800", "", ".", ".."])
+def test_an_id_that_is_none_is_never_sent(
+    service: Service, client: warmrack.Client, id: Any
+) -> None:
+    for call in (client.job, client.wait, client.cancel, client.receipt, client.unload, client.pin):
+        with pytest.raises(errors.BadRequest):
+            call(id)
+    with pytest.raises(errors.BadRequest):
+        client.unload("../..")
+    with pytest.raises(errors.BadRequest):
+        client.run_task("org/name", id, {})
+    assert service.seen == []
+
+
+def test_what_no_request_can_carry_is_never_sent(service: Service, client: warmrack.Client) -> None:
+    with pytest.raises(errors.BadRequest, match="sent"):
+        client.run_task("org/name", "generate", {"temperature": float("nan")})
+    with pytest.raises(errors.BadRequest, match="Idempotency-Key"):
+        client.load("org/name", idempotency_key="ü")
     assert service.seen == []
 
 
