@@ -20,7 +20,7 @@ REFUSED_AFTER_ACCEPTANCE = [
 ]
 REFUSED_AT_ONCE = [
     ({"model": LLAMA, "mode": "psychic"}, "bad-request", 400),
-    ({"model": LLAMA, "mode": "optimized"}, "not-supported", 400),
+    ({"model": LLAMA, "attn": "sdpa"}, "not-supported", 400),
     ({"model": LLAMA, "max_download_bytes": -1}, "bad-request", 400),
     ({"model": LLAMA, "max_memory_bytes": "much"}, "bad-request", 400),
     ({"model": "../../etc/passwd"}, "bad-request", 400),

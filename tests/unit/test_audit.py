@@ -175,6 +175,16 @@ def test_quantized_layers_are_named_with_how_they_came_about() -> None:
     assert check.detail == ("2 layers nf4, quantized as stored; linear and not quantized: lm_head")
 
 
+def test_many_layers_that_stay_unquantized_are_counted_after_the_first() -> None:
+    quantization = Quantization(
+        method="nf4", source=QuantizationSource.STORED, compute_dtype="bf16"
+    )
+    resolution = RESOLUTION.model_copy(update={"quantization": quantization})
+    left = tuple(f"vision.{number}" for number in range(200))
+    check = judge(evidence(resolution=resolution, unquantized_layers=left)).checks["E4"]
+    assert check.detail.endswith("vision.0, vision.1, vision.2 and 197 more")
+
+
 def test_what_a_load_made_is_in_the_root_and_is_not_identical() -> None:
     resolution = RESOLUTION.model_copy(update={"cast": "fp32", "precision": "fp32"})
     made = tensor("a", expected_dtype="F32", actual_dtype="F32", served=OTHER)

@@ -182,8 +182,9 @@ def _check_quantization(evidence: Evidence) -> Check:
         return _verdict(detail, evidence.quantization_differences)
     how = "as stored" if quantization.source is QuantizationSource.STORED else "at the load"
     detail = f"{len(evidence.quantized_modules)} layers {quantization.method}, quantized {how}"
-    if evidence.unquantized_layers:
-        detail += f"; linear and not quantized: {', '.join(evidence.unquantized_layers)}"
+    if left := evidence.unquantized_layers:
+        rest = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+        detail += f"; linear and not quantized: {', '.join(left[:_SHOWN])}{rest}"
     return _verdict(detail, evidence.quantization_differences)
 
 
