@@ -19,7 +19,7 @@ from tests.services.submitted import (
     told,
 )
 from warmrack_store.database import Database
-from warmrack_store.errors import Cancelled, Expired, HubUnavailable, Timeout
+from warmrack_store.errors import BadRequest, Cancelled, Expired, HubUnavailable, Timeout
 from warmrack_store.ledgers import cancels, claims, deadlines, events, jobs, moves, secrets
 from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.jobs import Job
@@ -552,7 +552,32 @@ def test_a_job_that_starts_between_the_look_and_the_expiry_goes_on(store: Store)
         tx.execute(rows.update().values(expires_at=tx.now - 1))
     with store.database.read() as tx:
         assert [late.id for late in deadlines.list_expired(tx)] == [job.id]
+    with store.database.write() as tx:  # whoever claims it reads a clock that is a little behind
+        tx.execute(rows.update().values(expires_at=tx.now + 60))
     claimed(store.database)
+    with store.database.write() as tx:
+        tx.execute(rows.update().values(expires_at=tx.now - 1))
     with pytest.raises(LostClaim), store.database.write() as tx:
         cancels.expire(tx, job.id)
     assert look(store.database, job.id).cancel_cause is None
+
+
+def test_a_job_that_has_expired_is_refused_and_one_that_expires_waiting_is_not_claimed(
+    store: Store,
+) -> None:
+    with pytest.raises(BadRequest, match="expires_at"):
+        submit(store.database, expires_at="2020-01-01T00:00:00Z")
+    job = submit(store.database, expires_at="2100-01-01T00:00:00Z")
+    with store.database.write() as tx:
+        tx.execute(rows.update().values(expires_at=tx.now - 1))
+    assert claim(store.database) is None
+    assert look(store.database, job.id).state is JobState.QUEUED
+
+
+def test_a_job_that_was_started_in_time_is_claimed_again_after_its_expiry(store: Store) -> None:
+    submit(store.database, expires_at="2100-01-01T00:00:00Z")
+    held = claimed(store.database)
+    with store.database.write() as tx:
+        claims.give_back(tx, held, "worker-stopped")
+        tx.execute(rows.update().values(expires_at=tx.now - 1))
+    assert claimed(store.database).job_id == held.job_id

@@ -15,6 +15,7 @@ from warmrack_daemon.services import Services
 from warmrack_store.brokers.celery_doorbell import RESOLVE_QUEUE, node_queue
 from warmrack_store.database import Database
 from warmrack_store.ledgers import claims, deadlines, nodes, outbox, residents
+from warmrack_store.schema import jobs as rows
 from warmrack_store.states import JobState, NodeState
 
 _LEASE_SECONDS = 6.0
@@ -89,7 +90,9 @@ def test_a_job_whose_worker_died_goes_back_to_the_queue_and_is_rung(
 def test_a_job_not_started_by_its_time_is_expired(
     database: Database, reconciler: Reconciler
 ) -> None:
-    late = submit(database, expires_at="2020-01-01T00:00:00Z")
+    late = submit(database, expires_at="2100-01-01T00:00:00Z")
+    with database.write() as tx:
+        tx.execute(rows.update().values(expires_at=tx.now - 1))
     early = submit(database, "org/other", expires_at="2100-01-01T00:00:00Z")
     reconciler.reconcile()
     assert (look(database, late.id).state, look(database, late.id).cause) == (

@@ -40,7 +40,8 @@ def claim_next(
 ) -> tuple[Claim, Job] | None:
     """The next job that this node may work on, claimed; None when there is none.
 
-    Order: priority, then age. A job placed on another node is never chosen.
+    Order: priority, then age. A job placed on another node is never chosen, nor one that has
+    expired before anybody started it.
     """
     free = sa.and_(
         jobs.c.holder.is_(None),
@@ -49,6 +50,11 @@ def claim_next(
         jobs.c.not_before <= tx.now,
         jobs.c.state.in_(WAITING),
         sa.or_(jobs.c.target_node.is_(None), jobs.c.target_node == node),
+        sa.or_(
+            jobs.c.expires_at.is_(None),
+            jobs.c.expires_at >= tx.now,
+            jobs.c.started_at.is_not(None),
+        ),
     )
     query = sa.select(jobs).where(free).order_by(jobs.c.rank, jobs.c.created_at).limit(1)
     row = tx.find(query.with_for_update(skip_locked=True) if tx.is_postgres else query)

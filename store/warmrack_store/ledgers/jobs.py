@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from warmrack_store.database import Transaction
-from warmrack_store.errors import IdempotencyConflict, JobNotFound, RateLimitedHere
+from warmrack_store.errors import BadRequest, IdempotencyConflict, JobNotFound, RateLimitedHere
 from warmrack_store.ledgers import events, secrets
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.records import digest_json, parse_record
@@ -95,13 +95,15 @@ def submit_job(tx: Transaction, new: NewJob) -> Job:
     """The job for a submission: a new row, or the one an idempotency key stands for.
 
     A new row joins a live job with the same fingerprint and rights and ends with it. Raises
-    IdempotencyConflict, or RateLimitedHere when the queue is full.
+    BadRequest for one that has expired, IdempotencyConflict, or RateLimitedHere when the queue is
+    full.
     """
     body = digest_json(new.submission.model_dump(mode="json"))
     if new.idempotency_key:
         tx.serialize(f"idempotency:{new.tenant}:{new.idempotency_key}")
         if earlier := _find_idempotent(tx, new, body):
             return earlier
+    _check_expiry(tx, new)
     tx.serialize(f"submit:{new.tenant}:{new.fingerprint()}")
     leader = _find_leader(tx, new)
     if leader is None:
@@ -113,6 +115,15 @@ def submit_job(tx: Transaction, new: NewJob) -> Job:
     if leader is not None:
         _merge_rank(tx, leader.id, new.submission.priority.rank)
     return get_job(tx, job_id)
+
+
+def _check_expiry(tx: Transaction, new: NewJob) -> None:
+    expires_at = new.submission.expires_at
+    if expires_at is not None and expires_at.timestamp() < tx.now:
+        raise BadRequest(
+            f"expires_at: {expires_at.isoformat()} is past",
+            hint="Name a time to come, or leave it out.",
+        )
 
 
 def _find_idempotent(tx: Transaction, new: NewJob, body: str) -> Job | None:
