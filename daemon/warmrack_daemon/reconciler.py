@@ -107,7 +107,8 @@ class Reconciler:
             with suppress(moves.LostClaim), self._services.database.write() as tx:
                 cancels.expire(tx, job.id)
         for job in timed_out:
-            error = Timeout(f"it ran longer than its {job.timeout_seconds:g} s")
+            waited = ", which it spent waiting" if job.started_at is None else ""
+            error = Timeout(f"it was not done within its {job.timeout_seconds:g} s{waited}")
             with suppress(moves.LostClaim), self._services.database.write() as tx:
                 cancels.request_cancel(tx, job.id, error)
         for job in (*expired, *timed_out):

@@ -440,7 +440,7 @@ class Cancelled(Ended):
 
 
 class Timeout(Ended):
-    """The job ran longer than its timeout_seconds, or the client stopped waiting."""
+    """The job was not done timeout_seconds after its submission, or the client stopped waiting."""
 
     code = "timeout"
     status = 504

@@ -29,7 +29,9 @@ class Submission(Record):
     task: Name | None = None
     payload: dict[str, Any] | None = None
     callback_url: str | None = None
-    timeout_seconds: float | None = Field(None, gt=0, le=7 * 86400)
+    timeout_seconds: float | None = Field(
+        None, gt=0, le=7 * 86400, description="counted from the submission, waiting included"
+    )
     expires_at: datetime | None = None
     max_attempts: int = Field(5, ge=1, le=100)
 

@@ -15,6 +15,7 @@ import uvicorn
 
 from tests.services.stores import Store, free_port
 from tests.services.submitted import LEASE_SECONDS, claimed
+from tests.services.test_nodes import register
 from warmrack_daemon.api.app import create_app
 from warmrack_daemon.services import Services
 from warmrack_store.brokers.celery_doorbell import CeleryDoorbell
@@ -285,10 +286,9 @@ BAD_MODELS: list[object] = [
 ]  # fmt: skip
 BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"mode": "magic"}, "bad-request"),
-    ({"mode": "auto"}, "not-supported"),
+    ({"attn": "eager"}, "not-supported"),
     ({"mode": ["exact"]}, "bad-request"),
     ({"precision": "int3"}, "bad-request"),
-    ({"precision": "nf4"}, "not-supported"),
     ({"quantize": "any"}, "contradiction"),
     ({"max_memory_bytes": -1}, "bad-request"),
     ({"max_download_bytes": -1}, "bad-request"),
@@ -437,3 +437,12 @@ def test_a_position_is_shown_while_a_job_waits(api: httpx.Client, services: Serv
     assert second["progress"]["position"] == 2
     claimed(services.database)
     assert api.get(f"/api/v1/jobs/{second['id']}").json()["progress"]["position"] == 1
+
+
+def test_a_job_that_waits_while_no_node_is_ready_says_so(
+    api: httpx.Client, services: Services
+) -> None:
+    job = post_job(api)
+    assert job["progress"]["waiting_for"] == "a node: none is ready"
+    register(services.database, "n0")
+    assert api.get(f"/api/v1/jobs/{job['id']}").json()["progress"]["waiting_for"] is None

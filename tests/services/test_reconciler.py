@@ -124,6 +124,22 @@ def test_a_job_over_its_time_is_asked_to_end_once(store: Store, reconciler: Reco
     assert told(store.database, job.id) == ["queued", "resolving"]
 
 
+def test_a_jobs_time_runs_while_it_waits_for_a_node_or_for_the_job_it_joined(
+    store: Store, reconciler: Reconciler
+) -> None:
+    leader = submit(store.database)
+    joined = submit(store.database, timeout_seconds=30)
+    alone = submit(store.database, "org/other", timeout_seconds=30)
+    assert joined.joined_to == leader.id
+    store.pass_time(31)
+    reconciler.reconcile()
+    for job in (joined, alone):
+        ended = look(store.database, job.id)
+        assert (ended.state, ended.cause) == (JobState.CANCELLED, "timeout")
+        assert "waiting" in (ended.error or {})["message"]
+    assert look(store.database, leader.id).state is JobState.QUEUED
+
+
 def test_a_job_over_its_time_that_waits_again_ends_at_once(
     store: Store, reconciler: Reconciler
 ) -> None:

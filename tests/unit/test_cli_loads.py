@@ -11,6 +11,7 @@ from tests.unit.scripted_service import (
     accept,
     job,
 )
+from warmrack_store import errors
 
 
 def test_load_waits_for_the_end_and_prints_what_is_served(
@@ -46,6 +47,18 @@ def test_verbose_says_each_change_of_state_once_on_stderr(
         "job j1 loading",
         "job j1 succeeded",
     ]
+
+
+def test_a_job_that_no_node_can_take_says_so_and_its_timeout_is_exit_code_6(
+    service: Service, warmrack: Warmrack
+) -> None:
+    waits = {"bytes_done": 0, "bytes_total": 0, "waiting_for": "a node: none is ready"}
+    service.on("POST", JOBS, Reply(status=202, body=job("queued", progress=waits)))
+    late = job("cancelled", error=errors.Timeout("it was not done within its 2 s").to_record())
+    service.on("GET", f"{JOBS}/j1", Reply(body=late))
+    outcome = warmrack("load", "org/name", "--timeout", "2s")
+    assert outcome.code == 6
+    assert outcome.err.splitlines()[0] == "job j1 waits for a node: none is ready"
 
 
 def test_no_wait_prints_the_accepted_job_and_asks_nothing_more(

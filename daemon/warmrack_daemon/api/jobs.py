@@ -15,7 +15,7 @@ from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
 from warmrack_daemon.waiters import Waiters
 from warmrack_store.errors import Cancelled
-from warmrack_store.ledgers import cancels, events, jobs, resolutions
+from warmrack_store.ledgers import cancels, events, jobs, nodes, resolutions
 from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission
 
@@ -30,7 +30,8 @@ def find_view(services: Services, job_id: str) -> dict[str, Any]:
         job = jobs.get_job(tx, job_id)
         resolution = resolutions.find_resolution(tx, job.resolution_id)
         position = jobs.queue_position(tx, job)
-    return job_view(job, resolution, position=position)
+        stuck = position > 0 and not nodes.list_listening(tx)
+    return job_view(job, resolution, position=position, stuck=stuck)
 
 
 @router.post("", status_code=202)
@@ -131,4 +132,5 @@ def _look(services: Services, job_id: str, after: int) -> tuple[list[events.Even
         new = list(events.list_events(tx, job_id, after=after))
         job = jobs.get_job(tx, job_id)
         position = jobs.queue_position(tx, job)
-    return new, job_view(job, None, position=position)
+        stuck = position > 0 and not nodes.list_listening(tx)
+    return new, job_view(job, None, position=position, stuck=stuck)

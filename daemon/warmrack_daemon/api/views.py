@@ -17,7 +17,10 @@ def timestamp(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def job_view(job: Job, resolution: Resolution | None, *, position: int = 0) -> dict[str, Any]:
+def job_view(
+    job: Job, resolution: Resolution | None, *, position: int = 0, stuck: bool = False
+) -> dict[str, Any]:
+    """`stuck`: it waits and there is no node to take it."""
     remaining = job.bytes_total - job.bytes_done
     return {
         "id": job.id,
@@ -33,7 +36,7 @@ def job_view(job: Job, resolution: Resolution | None, *, position: int = 0) -> d
             "bytes_total": job.bytes_total,
             "rate": job.rate,
             "eta_seconds": remaining / job.rate if job.rate and remaining > 0 else None,
-            "waiting_for": job.waiting_for,
+            "waiting_for": "a node: none is ready" if stuck else job.waiting_for,
             "position": position,
         },
         "resolution": resolution.summary() if resolution else None,

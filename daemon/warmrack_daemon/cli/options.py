@@ -30,7 +30,10 @@ KeepAlive = Annotated[
     str | None, typer.Option(help="How long it stays warm when idle: 0, 10m or pinned.")
 ]
 PriorityName = Annotated[str, typer.Option(help="interactive, normal or background.")]
-Timeout = Annotated[str | None, typer.Option(help="End the job after so long: 90s, 10m.")]
+Timeout = Annotated[
+    str | None,
+    typer.Option(help="End the job so long after its submission, waiting included: 90s, 10m."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Explain what it would do, do nothing.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job and do not wait for it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -30,6 +30,8 @@ def wait_for(client: "Client", job: "Job", *, verbose: bool) -> "Job":
         with watching(verbose=verbose) as on_change:
             if on_change is not None:
                 on_change(job)
+            elif job.progress.waiting_for:
+                say(f"job {job.id} waits for {job.progress.waiting_for}")
             return client.wait(job.id, on_change=on_change)
     except WarmrackError:
         say(f"job {job.id} did not succeed; `warmrack job {job.id} --logs` says more")

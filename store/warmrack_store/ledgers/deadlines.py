@@ -26,10 +26,10 @@ def list_expired(tx: Transaction) -> Sequence[Job]:
 
 
 def list_timed_out(tx: Transaction) -> Sequence[Job]:
-    """Jobs that have been worked on for longer than their timeout_seconds."""
+    """Jobs that were submitted longer ago than their timeout_seconds, waiting included."""
     late = sa.and_(
         jobs.c.timeout_seconds.is_not(None),
-        jobs.c.started_at + jobs.c.timeout_seconds < tx.now,
+        jobs.c.created_at + jobs.c.timeout_seconds < tx.now,
         jobs.c.state.not_in(TERMINAL),
         jobs.c.cancel_cause.is_(None),
     )
