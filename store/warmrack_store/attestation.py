@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -76,8 +77,13 @@ def _list_subjects(receipt: Receipt, facts: Sequence[FileFact]) -> Iterator[Subj
 
 
 def model_url(receipt: Receipt) -> str:
-    """The package URL (purl, type huggingface) of what is served."""
-    return f"pkg:huggingface/{receipt.served.repository}@{receipt.served.commit}"
+    """The package URL (purl, type huggingface) of what is served; an adapter is a qualifier."""
+    served = receipt.served
+    url = f"pkg:huggingface/{served.repository}@{served.commit}"
+    if served.adapter is None:
+        return url
+    adapter = f"{served.adapter.repository}@{served.adapter.commit}"
+    return f"{url}?adapter={quote(adapter, safe='')}"
 
 
 def sign_statement(statement: Statement, key: SigningKey) -> Envelope:

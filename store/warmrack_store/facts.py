@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from warmrack_store.records import Record
+from warmrack_store.skeleton import Skeleton
 
 
 class FileFact(Record):
@@ -62,9 +63,16 @@ class RepositoryFacts(Record):
     config_error: str | None = None
     weights: tuple[WeightFile, ...] = ()
     """Headers of the root's safetensors files, in path order."""
+    skeleton: Skeleton | None = None
+    """The layers of the config's class where a worker has counted them; kept by config, apart."""
     gguf: GgufHeader | None = None
     """Of the root's smallest GGUF file; None where there is none, or it cannot be read."""
     gguf_error: str | None = None
+    adapter_config: dict[str, object] | None = None
+    """adapter_config.json, parsed; None where the repository has none."""
+    adapter_config_error: str | None = None
+    card_bases: tuple[str, ...] = ()
+    """The base models that an adapter's card names; not read for other repositories."""
     chat_template: bool | None = None
     """Whether the tokenizer has one; None where that was not read or cannot be."""
 

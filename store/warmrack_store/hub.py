@@ -18,6 +18,7 @@ from warmrack_store.errors import HubUnavailable, UnsafeFormat
 from warmrack_store.facts import FileFact, GgufHeader, RefFact, RepositoryFacts, WeightFile
 from warmrack_store.hub_answers import (
     has_digest,
+    parse_card_bases,
     parse_config,
     parse_names,
     parse_ref,
@@ -34,6 +35,7 @@ MAX_JSON_BYTES = 64 * 2**20
 MAX_TREE_FILES = 100_000
 MAX_CHILDREN = 1_000
 """Quantized children listed of one model; the most published ones have some hundreds."""
+ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 """Where transformers keeps a template that is not in the tokenizer's config."""
@@ -118,8 +120,9 @@ class HubFacts:
         """
         asked = self._about(ref.repository, ref.commit, token)
         files = self._list_files(asked)
-        shown = next((file for file in files if file.path == "config.json"), None)
-        config, config_error = self._read_config(shown, asked) if shown else (None, None)
+        tree = {file.path: file for file in files}
+        config, config_error = self._read_config(tree.get("config.json"), asked)
+        adapter_config, adapter_config_error = self._read_config(tree.get(ADAPTER_CONFIG), asked)
         headed = [f for f in files if "/" not in f.path and f.path.endswith(".safetensors")]
         with ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="headers") as pool:
             template = pool.submit(self._find_template, files, asked)
@@ -134,6 +137,9 @@ class HubFacts:
             files=files,
             config=config,
             config_error=config_error,
+            adapter_config=adapter_config,
+            adapter_config_error=adapter_config_error,
+            card_bases=self._list_card_bases(asked) if ADAPTER_CONFIG in tree else (),
             weights=weights,
             gguf=gguf,
             gguf_error=gguf_error,
@@ -171,14 +177,20 @@ class HubFacts:
         return url.removeprefix(self.endpoint)
 
     def _read_config(
-        self, file: FileFact, asked: HubQuestion
+        self, file: FileFact | None, asked: HubQuestion
     ) -> tuple[dict[str, object] | None, str | None]:
+        if file is None:
+            return None, None
         if file.size > MAX_JSON_BYTES:
             return None, f"is {file.size} bytes long, the limit is {MAX_JSON_BYTES}"
         body = self._get(asked.file_path(file.path), asked).body
         if not has_digest(body, file):
-            raise nonsense("other bytes of config.json than its tree names", asked)
+            raise nonsense(f"other bytes of {file.path} than its tree names", asked)
         return parse_config(body)
+
+    def _list_card_bases(self, asked: HubQuestion) -> tuple[str, ...]:
+        path = f"/api/models/{asked.repository}/revision/{asked.revision}?expand=cardData"
+        return parse_card_bases(self._get(path, asked).body, asked)
 
     def _find_template(self, files: tuple[FileFact, ...], asked: HubQuestion) -> bool | None:
         """Whether a chat template lies beside the tokenizer or in its config."""

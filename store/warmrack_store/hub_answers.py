@@ -45,6 +45,22 @@ def parse_names(body: bytes, asked: HubQuestion) -> Iterator[str]:
             continue
 
 
+def parse_card_bases(body: bytes, asked: HubQuestion) -> tuple[str, ...]:
+    """The repository ids that a model's card names as `base_model`; others are left out."""
+    try:
+        card = json.loads(body).get("cardData") or {}
+        named = card.get("base_model") or []
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise nonsense(str(error), asked) from error
+    found = []
+    for name in named if isinstance(named, list) else [named]:
+        try:
+            found.append(check_repository(name))
+        except (BadRequest, AttributeError):
+            continue
+    return tuple(found)
+
+
 def parse_tree_page(body: bytes, asked: HubQuestion) -> Iterator[FileFact]:
     """The files among the entries of one page."""
     try:

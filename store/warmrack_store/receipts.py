@@ -28,10 +28,19 @@ class ServedFile(Record):
     sha256: str
 
 
+class ServedAdapter(Record):
+    """What goes on the served model; its files and tensors are listed among the receipt's."""
+
+    repository: str
+    commit: str
+    how: str
+
+
 class Served(Record):
     repository: str
     commit: str
     precision: str
+    adapter: ServedAdapter | None = None
 
 
 class Receipt(Record):
@@ -52,7 +61,7 @@ class Receipt(Record):
     """BLAKE3 over (name, leaf) in name order; None below level `loaded`."""
     tensors: int = 0
     identical: bool
-    """Every served leaf equals the asked repository's."""
+    """Every served leaf equals the asked repository's, and nothing is added to them."""
     audit_policy: str = "full"
     audit_seconds: float = 0.0
     versions: dict[str, str] = Field(default_factory=dict)
@@ -68,9 +77,23 @@ class Receipt(Record):
         return self.tensor_root[:16] if self.tensor_root else None
 
 
+def name_served(resolution: Resolution) -> Served:
+    pin = resolution.adapter
+    return Served(
+        repository=resolution.repository,
+        commit=resolution.commit,
+        precision=resolution.precision,
+        adapter=ServedAdapter(repository=pin.repository, commit=pin.commit, how=pin.how.value)
+        if pin is not None
+        else None,
+    )
+
+
 def check_name(resolution: Resolution) -> Check:
     """E1: the repository asked for, or a stand-in that the request's mode allows."""
     served = f"{resolution.repository} at {resolution.commit}"
+    if (pin := resolution.adapter) is not None:
+        served += f" with {pin.repository} at {pin.commit} {pin.how.value}"
     if not resolution.stands_in:
         return Check(passed=True, detail=served)
     detail = f"{served} stands in as {resolution.substitution.value}"
@@ -82,13 +105,10 @@ def check_name(resolution: Resolution) -> Check:
 
 def retitle(proof: Receipt, resolution: Resolution) -> Receipt:
     """The proof of a resident as that of another resolution with the same files and load."""
-    served = proof.served.model_copy(
-        update={"repository": resolution.repository, "commit": resolution.commit}
-    )
     return proof.model_copy(
         update={
             "asked": resolution.asked,
-            "served": served,
+            "served": name_served(resolution),
             "checks": {**proof.checks, "E1": check_name(resolution)},
             "identical": proof.level is Level.LOADED and resolution.same_values,
         }
@@ -100,11 +120,7 @@ def name_receipt(resolution: Resolution) -> Receipt:
     return Receipt(
         level=Level.NAME,
         asked=resolution.asked,
-        served=Served(
-            repository=resolution.repository,
-            commit=resolution.commit,
-            precision=resolution.precision,
-        ),
+        served=name_served(resolution),
         checks={"E1": check_name(resolution)},
         files=(),
         tensor_root=None,

@@ -1,5 +1,6 @@
 """The load request: what is to be loaded and how its name may be resolved."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -42,6 +43,8 @@ class LockUse(StrEnum):
     REQUIRE = "require"
 
 
+AS_TRAINED, VENDOR = "as_trained", "vendor"
+"""Values of `adapter_base` that are no repository."""
 PLAIN_PRECISIONS = frozenset({"checkpoint", "bf16", "fp16", "fp32"})
 QUANTIZED_PRECISIONS = frozenset({"fp8", "int8", "nf4"})
 
@@ -69,8 +72,10 @@ class LoadRequest(Record):
     precision: Precision = "checkpoint"
     quantize: Quantize | None = Field(None, description="default: never in mode exact, else any")
     publishers: tuple[str, ...] = Field((), max_length=64)
-    adapter: str | None = None
-    adapter_base: str | None = None
+    adapter: str | None = Field(None, description="a LoRA adapter for the model: org/name@rev")
+    adapter_base: str | None = Field(
+        None, description="as_trained (default), vendor, or the base itself: org/name@rev"
+    )
     files_include: tuple[str, ...] = Field((), max_length=64)
     files_exclude: tuple[str, ...] = Field((), max_length=64)
     trust_remote_code: Literal[False] | str = False
@@ -94,6 +99,7 @@ class LoadRequest(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.ref()
+        self._check_adapter()
         if self.locked is not None and self.lock is LockUse.NONE:
             raise Contradiction("locked is given, but lock is none", hint="Set lock to require.")
         if self.mode is Mode.EXACT and self.quantize not in (None, Quantize.NEVER):
@@ -102,6 +108,16 @@ class LoadRequest(Record):
                 hint="Ask for mode optimized or auto, or leave quantize out.",
             )
         return self
+
+    def _check_adapter(self) -> None:
+        if self.adapter is not None:
+            self.adapter_ref()
+        if self.adapter_base not in (None, AS_TRAINED, VENDOR):
+            parse_model(str(self.adapter_base))
+
+    def adapter_ref(self) -> ModelRef:
+        """The adapter's repository and revision, where one is asked for by `adapter`."""
+        return parse_model(self.adapter or "")
 
     def ref(self) -> ModelRef:
         """The repository and revision asked for, spellings removed."""
@@ -122,12 +138,12 @@ class LoadRequest(Record):
         """Equal for two spellings of the same request; hex sha256 (first 32 characters)."""
         ref = self.ref()
         fields = self.model_dump(mode="json", exclude={"model", "revision"})
+        if self.adapter is not None:
+            fields["adapter"] = asdict(self.adapter_ref())
         return digest_json({**fields, "repository": ref.repository, "revision": ref.revision})
 
 
 SERVED_VALUES: dict[str, tuple[object, ...]] = {
-    "adapter": (None,),
-    "adapter_base": (None,),
     "files_include": ((),),
     "files_exclude": ((),),
     "trust_remote_code": (False,),

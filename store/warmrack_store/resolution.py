@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from warmrack_store.facts import FileFact
-from warmrack_store.locks import LockedLoad
+from warmrack_store.locks import LockedAdapter, LockedLoad
 from warmrack_store.records import Record, digest_json
 from warmrack_store.requests import Mode
 
@@ -88,6 +88,42 @@ class Memory(Record):
         return held + max(self.cache_bytes + self.workspace_bytes, self.load_bytes)
 
 
+class AdapterUse(StrEnum):
+    """How an adapter changes the base in memory."""
+
+    ATTACHED = "attached"
+    """Beside the base's own tensors, which stay as they are."""
+    MERGED = "merged"
+    """Added into them; no load of this version does it."""
+
+
+class AdapterPin(Record):
+    """The LoRA adapter that goes on the resolved model."""
+
+    repository: str
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    ref_asked: str | None
+    private: bool
+    gated: bool
+    files: tuple[FileFact, ...]
+    weights: tuple[str, ...]
+    """The paths among them that hold tensors."""
+    how: AdapterUse
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    """Last parts of the names of the modules that it changes."""
+    modules: int
+    parameters: int
+    memory_bytes: int
+    base_named: str | None
+    """What its config calls the base it was trained on."""
+
+    @property
+    def public(self) -> bool:
+        return not (self.private or self.gated)
+
+
 class Resolution(Record):
     """The pinned answer to a request; the same on every worker for the same facts."""
 
@@ -95,7 +131,7 @@ class Resolution(Record):
     asked: str
     ref_asked: str | None
     asked_commit: str | None = None
-    """Of the repository asked for, where another one serves it."""
+    """Of the repository asked for, where another one serves it; for an adapter: of its base."""
     mode: Mode = Mode.EXACT
     repository: str
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
@@ -116,6 +152,8 @@ class Resolution(Record):
     cast: str | None = None
     """bf16, fp16 or fp32 where the float tensors are converted at the load, as asked."""
     quantization: Quantization | None = None
+    adapter: AdapterPin | None = None
+    """What is attached to the model; everything else here is about its base."""
     tokenizer_files: tuple[str, ...]
     memory: Memory
     generates: bool
@@ -128,7 +166,17 @@ class Resolution(Record):
 
     @property
     def size_bytes(self) -> int:
-        return sum(file.size for file in self.files)
+        return sum(file.size for part in self.parts for file in part.files)
+
+    @property
+    def parts(self) -> "tuple[Resolution, ...]":
+        """One for each repository that files come from: the model, then the adapter."""
+        if self.adapter is None:
+            return (self,)
+        pin, base = self.adapter, self.model_copy(update={"adapter": None})
+        own = pin.model_dump(include={"repository", "commit", "ref_asked", "private", "gated"})
+        held = {"files": pin.files, "weights": pin.weights, "tokenizer_files": ()}
+        return base, base.model_copy(update={**own, **held})
 
     @property
     def selection(self) -> str:
@@ -137,7 +185,8 @@ class Resolution(Record):
 
     @property
     def public(self) -> bool:
-        return not (self.private or self.gated)
+        """Anybody may read all of it, the adapter's files too."""
+        return all(not (part.private or part.gated) for part in self.parts)
 
     @property
     def stands_in(self) -> bool:
@@ -148,7 +197,7 @@ class Resolution(Record):
     def same_values(self) -> bool:
         """The tensors in memory have the asked repository's stored values."""
         kept = not self.stands_in or self.substitution is Substitution.EQUIVALENT
-        return kept and self.cast is None
+        return kept and self.cast is None and self.adapter is None
 
     @property
     def cache_key(self) -> str:
@@ -157,6 +206,12 @@ class Resolution(Record):
         Public repositories that hold the same files are spellings of each other too.
         """
         quantization = self.quantization.model_dump(mode="json") if self.quantization else None
+        adapter = self.adapter
+        added = [] if adapter is None else [
+            "" if adapter.public else f"{adapter.repository}@{adapter.commit}",
+            adapter.how.value,
+            *([file.path, file.digest] for file in adapter.files),
+        ]  # fmt: skip
         return digest_json(
             [
                 "" if self.public else f"{self.repository}@{self.commit}",
@@ -165,6 +220,7 @@ class Resolution(Record):
                 quantization,
                 self.memory.context_tokens,
                 [[file.path, file.digest] for file in self.files],
+                *([added] if added else []),
             ]
         )
 
@@ -179,6 +235,13 @@ class Resolution(Record):
             cast=self.cast,
             quantization=describe_quantization(self.quantization),
             files=self.files,
+            adapter=LockedAdapter(
+                repository=self.adapter.repository,
+                commit=self.adapter.commit,
+                files=self.adapter.files,
+            )
+            if self.adapter is not None
+            else None,
             catalog_version=self.catalog_version,
         )
 
@@ -192,7 +255,8 @@ class Resolution(Record):
             "precision": self.precision,
             "architecture": self.architecture,
             "parameters": self.parameters,
-            "files": len(self.files),
+            "adapter": f"{self.adapter.repository}@{self.adapter.commit}" if self.adapter else None,
+            "files": sum(len(part.files) for part in self.parts),
             "size_bytes": self.size_bytes,
             "memory_bytes": self.memory.total_bytes,
         }

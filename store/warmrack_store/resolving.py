@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from warmrack_store.attaching import find_pairing
 from warmrack_store.database import Database, Transaction
 from warmrack_store.errors import OfflineMiss, Refusal
 from warmrack_store.facts import RefFact, RepositoryFacts
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import copies, names, nodes, resolutions
+from warmrack_store.ledgers import copies, names, nodes, resolutions, skeletons
 from warmrack_store.locks import LockedLoad
 from warmrack_store.refs import ModelRef
 from warmrack_store.requests import LoadRequest, Mode, Network
@@ -96,9 +97,11 @@ class Asker:
     def _get_facts(self, ref: RefFact) -> RepositoryFacts:
         with self.database.read() as tx:
             known = resolutions.find_facts(tx, ref.repository, ref.commit)
+            skeleton = skeletons.find_skeleton(tx, known.config or {}) if known else None
         if known is not None:
             # Visibility belongs to the repository, not to the commit: it is as it is now.
-            return known.model_copy(update={"private": ref.private, "gated": ref.gated})
+            now = {"private": ref.private, "gated": ref.gated, "skeleton": skeleton}
+            return known.model_copy(update=now)
         if self.network is Network.OFFLINE:
             raise OfflineMiss(f"the files of {ref.repository}@{ref.commit} are not known here")
         facts = self.hub.get_facts(ref, self.token)
@@ -123,14 +126,16 @@ def resolve_request(
     asker = Asker(database=database, hub=hub, network=request.network, token=token)
     if request.locked is not None:
         return _resolve_locked(asker, request, request.locked, versions)
-    asked = asker.find_asked(request.ref())
+    pairing = find_pairing(asker.find_asked, request)
+    asked, attachment = pairing.model, pairing.attachment
     if request.mode is Mode.EXACT:
-        return resolve(request, asked, versions=versions)
+        return resolve(request, asked, attachment=attachment, versions=versions)
+    put = request if attachment is None else attachment.base_request
     children = asker.list_children(asked.ref.repository) if wants_children(request) else ()
     proposals = list_proposals(
-        request, asked.ref.repository, children=children, equals=asker.list_equals(asked)
+        put, asked.ref.repository, children=children, equals=asker.list_equals(asked)
     )
-    kept, rejected = propose(request, asked.ref.repository, proposals)
+    kept, rejected = propose(put, asked.ref.repository, proposals)
     candidates = tuple(asker.find_candidate(proposal) for proposal in kept)
     found = [asked, *(one.found for one in candidates if isinstance(one.found, Asked))]
     return resolve(
@@ -139,6 +144,7 @@ def resolve_request(
         candidates,
         rejected=rejected,
         pool=read_pool(database, request.mode, found),
+        attachment=attachment,
         versions=versions,
     )
 
@@ -147,15 +153,15 @@ def _resolve_locked(
     asker: Asker, request: LoadRequest, locked: LockedLoad, versions: Mapping[str, str]
 ) -> Resolution:
     """The Hub is asked for the locked commits alone; branches and catalogs may have moved."""
-    name = request.ref().repository
-    asked = asker.find_asked(ModelRef(repository=name, revision=locked.asked_commit))
+    pairing = find_pairing(asker.find_asked, request, locked)
+    asked, attachment = pairing.model, pairing.attachment
     if locked.repository.lower() == asked.ref.repository.lower():
-        return resolve(request, asked, versions=versions)
+        return resolve(request, asked, attachment=attachment, versions=versions)
     proposal = Proposal(
         repository=locked.repository, provenance=Provenance.LOCK, evidence="the lock"
     )
     candidate = asker.find_candidate(proposal, locked.commit)
-    return resolve(request, asked, [candidate], versions=versions)
+    return resolve(request, asked, [candidate], attachment=attachment, versions=versions)
 
 
 def read_pool(database: Database, mode: Mode, found: Iterable[Asked]) -> Pool:

@@ -11,6 +11,7 @@ MODELS_FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "models"
 # The module that builds each; torch is imported only when a model is not there yet.
 _TINY, _PUBLISHED = "tests.hub.tiny", "tests.hub.published"
 _QUANTIZED, _PACKED = "tests.hub.quantized", "tests.hub.packed"
+_ADAPTED = "tests.hub.adapted"
 BUILDERS = {
     "tiny_llama": _TINY,
     "tiny_llama_sharded": _TINY,
@@ -25,6 +26,8 @@ BUILDERS = {
     "tiny_bert_int8": _QUANTIZED,
     "tiny_llama_gguf": _PACKED,
     "tiny_qwen_gguf": _PACKED,
+    "tiny_lora": _ADAPTED,
+    "tiny_lora_wide": _ADAPTED,
     "smollm2": _PUBLISHED,
     "minilm": _PUBLISHED,
 }

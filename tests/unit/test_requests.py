@@ -54,8 +54,6 @@ def test_two_revisions_contradict_each_other() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("adapter", "org/adapter"),
-        ("adapter_base", "vendor"),
         ("files_include", ["*.bin"]),
         ("files_exclude", ["*.json"]),
         ("trust_remote_code", "0" * 40),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from warmrack_store.errors import Integrity, NotExact, Proof
-from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile, check_name
+from warmrack_store.receipts import Check, Level, Receipt, ServedFile, check_name, name_served
 from warmrack_store.resolution import QuantizationSource, Resolution
 from warmrack_store.tensors import root_digest
 
@@ -71,6 +71,8 @@ class Evidence:
     audit_policy: str
     audit_seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
+    adapter_tensors: int = 0
+    """How many of the tensors are an adapter's."""
 
 
 def judge(evidence: Evidence) -> Receipt:
@@ -90,11 +92,7 @@ def judge(evidence: Evidence) -> Receipt:
     return Receipt(
         level=Level.LOADED if loaded else Level.FILES if checks["E2"].passed else Level.NAME,
         asked=resolution.asked,
-        served=Served(
-            repository=resolution.repository,
-            commit=resolution.commit,
-            precision=resolution.precision,
-        ),
+        served=name_served(resolution),
         checks=checks,
         files=tuple(
             ServedFile(path=file.path, size=file.size, sha256=file.sha256)
@@ -224,6 +222,8 @@ def _describe_values(evidence: Evidence) -> str:
     detail = f"{len(evidence.tensors)} leaves equal"
     if quantization is not None and quantization.method.startswith("gguf:"):
         detail += ", of the file unpacked once more by ggml's own library"
+    if evidence.adapter_tensors:
+        detail += f", {evidence.adapter_tensors} of them the adapter's"
     if made:
         detail += f", of which {made} were made anew from the stored tensors and compared"
     if evidence.tied:

@@ -47,6 +47,16 @@ class DiskChecks:
             resolution = resolutions.find_resolution(tx, resolution_id)
         if resolution is None:
             raise NotFound(f"there is no resolution {resolution_id[:80]!r}")
+        checks = [self._check_part(part) for part in resolution.parts]
+        return DiskCheck(
+            node=self._node,
+            files=tuple(file for check in checks for file in check.files),
+            read_bytes=sum(check.read_bytes for check in checks),
+            seconds=sum(check.seconds for check in checks),
+            quarantined=tuple(path for check in checks for path in check.quarantined),
+        )
+
+    def _check_part(self, resolution: Resolution) -> DiskCheck:
         files = resolution.files
         layout = RepositoryLayout(cache_dir=self._cache_dir, repository=resolution.repository)
         places = {file.path: layout.snapshot(resolution.commit) / file.path for file in files}

@@ -14,7 +14,7 @@ import structlog
 
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.verified import VerifiedFile
-from warmrack_store.database import Database
+from warmrack_store.database import Database, Transaction
 from warmrack_store.errors import Defect, HostLost, Integrity, WarmrackError
 from warmrack_store.ledgers import copies, nodes, tensors
 from warmrack_store.machine import machine_id
@@ -25,7 +25,7 @@ from warmrack_store.tensors import TensorLeaf
 from warmrack_workers.decide import Seat
 from warmrack_workers.devices.cpu import threads_per_device
 from warmrack_workers.host_process import Nursery
-from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, read_spec
+from warmrack_workers.host_spec import ExpectedLeaf, HostSpec, SnapshotFiles, read_spec
 from warmrack_workers.host_status import HostStatus
 from warmrack_workers.orders import Event, HostEnded, Launched, Order, Seen
 from warmrack_workers.processes import ProcessIdentity, kill, wait_end
@@ -195,36 +195,45 @@ class HostEffects:
     def _make_spec(self, host: _Host, seat: Seat, order: Order) -> HostSpec:
         resolution = order.resolution
         with self._database.read() as tx:
-            copy = copies.find_copy(
-                tx,
-                store=order.store,
-                repository=resolution.repository,
-                commit=resolution.commit,
-                selection=resolution.selection,
-            )
-            if copy is None or not copy.complete:
-                raise HostLost(f"the copy of {resolution.repository} went away before its load")
+            model, *adapters = [self._read(tx, order.store, part) for part in resolution.parts]
             threads = self._threads or threads_per_device(
                 nodes.count_devices(tx, "cpu", machine_id())
             )
-            leaves = _expected_leaves(
-                resolution, {d: tensors.list_leaves(tx, d) for d in _weight_digests(resolution)}
-            )
-        layout = RepositoryLayout(cache_dir=self._cache_dir, repository=resolution.repository)
         return HostSpec(
             resident_id=seat.id,
             epoch=self._epoch,
             model=resolution.asked,
             resolution=resolution,
-            snapshot_dir=layout.snapshot(resolution.commit),
-            files=tuple(VerifiedFile(**file) for file in copy.files),
-            leaves=leaves,
+            snapshot_dir=model.snapshot_dir,
+            files=model.files,
+            leaves=model.leaves,
+            adapter=next(iter(adapters), None),
             device=seat.device,
             threads=threads,
             context_tokens=resolution.memory.context_tokens,
             socket_path=host.socket,
             log_path=self._runtime_dir / f"{seat.id}.log",
             backend=name_backend(resolution.quantization),
+        )
+
+    def _read(self, tx: Transaction, store: str, part: Resolution) -> SnapshotFiles:
+        """What the fetch left of one repository. Raises HostLost, Integrity."""
+        copy = copies.find_copy(
+            tx,
+            store=store,
+            repository=part.repository,
+            commit=part.commit,
+            selection=part.selection,
+        )
+        if copy is None or not copy.complete:
+            raise HostLost(f"the copy of {part.repository} went away before its load")
+        layout = RepositoryLayout(cache_dir=self._cache_dir, repository=part.repository)
+        return SnapshotFiles(
+            snapshot_dir=layout.snapshot(part.commit),
+            files=tuple(VerifiedFile(**file) for file in copy.files),
+            leaves=_expected_leaves(
+                part, {d: tensors.list_leaves(tx, d) for d in _weight_digests(part)}
+            ),
         )
 
     def _watch(self, host: _Host) -> None:

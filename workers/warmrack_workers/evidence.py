@@ -109,10 +109,11 @@ def _list_libraries(spec: HostSpec) -> tuple[str, ...]:
 
 
 def inspect_files(spec: HostSpec) -> tuple[FileEvidence, ...]:
-    """Every file of the resolution: weights are trusted while their inode, size and mtime stand
-    still (their values are checked in memory), everything else is read again."""
+    """Every file of the resolution, an adapter's too: weights are trusted while their inode, size
+    and mtime stand still (their values are checked in memory), everything else is read again."""
     verified = {file.path: file for file in spec.files}
-    return tuple(
+    adapter = spec.adapter_spec()
+    own = tuple(
         _inspect_file(
             spec.snapshot_dir / file.path,
             file.path,
@@ -121,6 +122,7 @@ def inspect_files(spec: HostSpec) -> tuple[FileEvidence, ...]:
         )
         for file in spec.resolution.files
     )
+    return own if adapter is None else (*own, *inspect_files(adapter))
 
 
 def _inspect_file(

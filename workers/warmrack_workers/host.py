@@ -13,10 +13,11 @@ from warmrack_store.errors import Defect, Integrity, ModelCold, NotExact, Warmra
 from warmrack_store.receipts import Receipt
 from warmrack_store.rechecks import MemoryCheck
 from warmrack_store.states import ResidentState
+from warmrack_workers.adapters import attach, gather_all
 from warmrack_workers.audit import check_files, find_failure, judge
 from warmrack_workers.backends import LoadedModel, get_backend
 from warmrack_workers.downstream import Warm
-from warmrack_workers.evidence import gather_evidence, inspect_files
+from warmrack_workers.evidence import inspect_files
 from warmrack_workers.host_spec import HostSpec, read_spec
 from warmrack_workers.host_status import ErrorRecord, HostStatus
 from warmrack_workers.processes import get_identity
@@ -60,7 +61,7 @@ class Host:
                 loaded = await self._timed("load_seconds", lambda: _load(seen))
                 self.timings.update(loaded.timings)
                 self._move(ResidentState.AUDITING)
-                evidence = await self._timed("audit_seconds", lambda: gather_evidence(seen, loaded))
+                evidence = await self._timed("audit_seconds", lambda: gather_all(seen, loaded))
             self.receipt = judge(evidence)
             if failure := find_failure(evidence, self.receipt):
                 raise failure
@@ -200,7 +201,7 @@ def _load(spec: HostSpec) -> LoadedModel:
     if not found.passed:
         raise Integrity(f"{spec.model}: E2: {found.detail}")
     try:
-        return get_backend(spec.backend).load(spec)
+        return attach(spec, get_backend(spec.backend).load(spec))
     except NotExact as error:
         # Changed bytes may break a parser before any tensor of them can be compared.
         again = check_files(inspect_files(spec.model_copy(update={"files": ()})))

@@ -24,6 +24,14 @@ class ExpectedLeaf(Record):
     """The file that holds it."""
 
 
+class SnapshotFiles(Record):
+    """The verified files of one repository, and their tensors."""
+
+    snapshot_dir: Path
+    files: tuple[VerifiedFile, ...]
+    leaves: dict[str, ExpectedLeaf]
+
+
 class HostSpec(Record):
     """Written by the agent before the host starts; nothing in it changes afterwards."""
 
@@ -35,6 +43,8 @@ class HostSpec(Record):
     snapshot_dir: Path
     files: tuple[VerifiedFile, ...]
     leaves: dict[str, ExpectedLeaf]
+    adapter: SnapshotFiles | None = None
+    """What goes on the model, where the resolution has an adapter."""
     device: str = Field(pattern=r"^(cpu|cuda):\d+$")
     threads: int = Field(ge=1)
     context_tokens: int = Field(ge=1)
@@ -42,6 +52,14 @@ class HostSpec(Record):
     log_path: Path
     backend: str = "exact"
     audit_policy: str = Field("full", pattern="^full$")
+
+    def adapter_spec(self) -> "HostSpec | None":
+        """The spec as if the adapter's repository were the model; None where there is no adapter."""
+        if self.adapter is None:
+            return None
+        _, part = self.resolution.parts
+        own = {name: getattr(self.adapter, name) for name in SnapshotFiles.model_fields}
+        return self.model_copy(update={**own, "resolution": part, "adapter": None})
 
 
 def write_spec(spec: HostSpec, path: Path) -> None:

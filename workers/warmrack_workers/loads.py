@@ -93,12 +93,10 @@ class Loads:
     def _forget_copy(self, resolution: Resolution) -> None:
         """What failed the audit is verified anew, and fetched anew where need be, next time."""
         with self._database.write() as tx:
-            copies.forget_completeness(
-                tx,
-                store=self._store,
-                repository=resolution.repository,
-                commit=resolution.commit,
-            )
+            for part in resolution.parts:
+                copies.forget_completeness(
+                    tx, store=self._store, repository=part.repository, commit=part.commit
+                )
 
     def _own_receipt(self, warmed: Warmed, resolution_id: str, resolution: Resolution) -> str:
         """The resident's receipt, or for another spelling of the same weights one that says so."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from warmrack_store.errors import Integrity, Proof
 from warmrack_store.receipts import Check
 from warmrack_store.rechecks import MemoryCheck, TensorVerdict
+from warmrack_workers.adapters import gather_all
 from warmrack_workers.audit import TensorEvidence, check_files, find_failure, judge
 from warmrack_workers.backends import LoadedModel
-from warmrack_workers.evidence import gather_evidence, inspect_files
+from warmrack_workers.evidence import inspect_files
 from warmrack_workers.host_spec import HostSpec
 from warmrack_workers.view import viewed
 
@@ -26,7 +27,7 @@ def audit_again(
         if not found.passed:
             failure = Integrity(f"{spec.model}: E2: {found.detail}")
             return _report(spec, {"E2": found}, None, (), 0, started), failure
-        evidence = gather_evidence(seen, loaded)
+        evidence = gather_all(seen, loaded)
     receipt = judge(evidence)
     report = _report(
         spec, receipt.checks, receipt.tensor_root, evidence.tensors, weights_bytes, started

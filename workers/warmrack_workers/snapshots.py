@@ -17,7 +17,7 @@ from warmrack_store.ledgers import claims, copies, egress, leases, rates, resolu
 from warmrack_store.ledgers.copies import Copy
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.pool import HUB_RATE
-from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile, check_name
+from warmrack_store.receipts import Check, Level, Receipt, ServedFile, check_name, name_served
 from warmrack_store.refs import is_commit
 from warmrack_store.requests import Network
 from warmrack_store.resolution import Resolution
@@ -52,17 +52,24 @@ class Snapshots:
         self, activity: Activity, job: Job, resolution: Resolution, token: str | None
     ) -> Receipt:
         """Return once every file is on disk and verified; the receipt has level `files`."""
+        files: list[VerifiedFile] = []
+        for part in resolution.parts:
+            files += self._ensure_part(activity, job, part, token)
+        self._show_done(activity, resolution)
+        return receipt_of(resolution, files)
+
+    def _ensure_part(
+        self, activity: Activity, job: Job, resolution: Resolution, token: str | None
+    ) -> tuple[VerifiedFile, ...]:
         while True:
             activity.check()
             copy = self._find_whole(resolution)
             if copy is not None:
-                self._show_done(activity, resolution)
-                return receipt_of(resolution, _verified(copy))
+                return _verified(copy)
             lease = self._acquire(activity, resolution)
             if lease is not None:
                 try:
-                    fetched = self._fetch(activity, job, resolution, token)
-                    return receipt_of(resolution, fetched.files)
+                    return self._fetch(activity, job, resolution, token).files
                 finally:
                     activity.lease = None
                     with self._database.write() as tx:
@@ -151,7 +158,6 @@ class Snapshots:
             finally:
                 self._record_egress(job, resolution, source.received_bytes, tally)
         self._complete(resolution, fetched, time.monotonic() - started)
-        self._show_done(activity, resolution)
         return fetched
 
     def _source(
@@ -300,17 +306,15 @@ def _verified(copy: Copy) -> tuple[VerifiedFile, ...]:
 
 def receipt_of(resolution: Resolution, files: Sequence[VerifiedFile]) -> Receipt:
     """The proof at level `files`: the name and every file's digest."""
-    wanted: dict[str, FileFact] = {file.path: file for file in resolution.files}
+    wanted: dict[str, FileFact] = {
+        file.path: file for part in resolution.parts for file in part.files
+    }
     have = {file.path: file.digest for file in files}
     wrong = [path for path, file in wanted.items() if have.get(path) != file.digest]
     return Receipt(
         level=Level.FILES,
         asked=resolution.asked,
-        served=Served(
-            repository=resolution.repository,
-            commit=resolution.commit,
-            precision=resolution.precision,
-        ),
+        served=name_served(resolution),
         checks={
             "E1": check_name(resolution),
             "E2": Check(

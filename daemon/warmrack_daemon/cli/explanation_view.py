@@ -56,6 +56,10 @@ def _list_served(explanation: Explanation) -> Iterator[Fact]:
         text=f"{explanation.repository}@{explanation.commit[:_SHORT_COMMIT]}, {how}",
         style=_GOOD if as_asked else _FAIR,
     )
+    if (pin := explanation.adapter) is not None:
+        name = f"{pin.repository}@{pin.commit[:_SHORT_COMMIT]}"
+        text = f"{name}, {pin.how.value}, rank {pin.rank} on {', '.join(pin.target_modules)}"
+        yield Fact(name="adapter", text=text)
     yield Fact(name="precision", text=f"{explanation.precision}, {_describe_load(explanation)}")
     architecture = explanation.architecture or "unknown class"
     yield Fact(name="model", text=f"{architecture}, {explanation.parameters:,} parameters")

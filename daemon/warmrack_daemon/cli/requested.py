@@ -34,6 +34,12 @@ def _options(
         str | None,
         typer.Option(help="Who may supply a stand-in: a,b or *; default the model's own."),
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A LoRA adapter for the model: org/name, org/name@revision.")
+    ] = None,
+    adapter_base: Annotated[
+        str | None, typer.Option(help="The adapter's base: as_trained, vendor or org/name.")
+    ] = None,
     max_seq_length: options.MaxSeqLength = None,
     network: Annotated[
         str, typer.Option(help="online, cached_first (asks what is not known) or offline.")
@@ -87,7 +93,7 @@ def _read(model: str | None, asked: dict[str, Any]) -> Requested:
 def _make_fields(asked: dict[str, Any]) -> dict[str, Any]:
     """What the options say; a default that the service has too is left out where it may be."""
     fields = {"mode": asked["mode"], "precision": asked["precision"]}
-    optional = ("revision", "quantize", "max_seq_length")
+    optional = ("revision", "quantize", "adapter", "adapter_base", "max_seq_length")
     fields |= {name: asked[name] for name in optional if asked[name] is not None}
     if asked["publishers"] is not None:
         fields["publishers"] = tuple(asked["publishers"].split(","))

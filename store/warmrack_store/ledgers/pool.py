@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from math import isclose
 
 import sqlalchemy as sa
 
@@ -80,13 +81,15 @@ def _jobs_by_node(tx: Transaction) -> Counter[str]:
 
 
 def _cached_fractions(tx: Transaction, resolution: Resolution) -> dict[str, float]:
-    """By store: 1.0 for a complete copy, below that for one that has begun."""
-    fractions = {}
-    for copy in copies.list_copies_of(tx, resolution.repository, resolution.commit):
-        if copy.selection == resolution.selection:
-            begun = copy.bytes_done / copy.bytes_total if copy.bytes_total else 0.0
-            fractions[copy.store] = 1.0 if copy.complete else min(begun, 0.99)
-    return fractions
+    """By store: 1.0 where all is complete, below that where it has begun."""
+    held: dict[str, float] = defaultdict(float)
+    for part in resolution.parts:
+        share = sum(file.size for file in part.files) / (resolution.size_bytes or 1)
+        for copy in copies.list_copies_of(tx, part.repository, part.commit):
+            if copy.selection == part.selection:
+                begun = copy.bytes_done / copy.bytes_total if copy.bytes_total else 0.0
+                held[copy.store] += share * (1.0 if copy.complete else min(begun, 0.99))
+    return {store: 1.0 if isclose(held[store], 1.0) else min(held[store], 0.99) for store in held}
 
 
 def get_rates(tx: Transaction) -> Rates:

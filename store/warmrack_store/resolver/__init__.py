@@ -12,6 +12,7 @@ from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Rejected, Resolution, TrailLine
 from warmrack_store.resolver import rules
 from warmrack_store.resolver.asked import Asked
+from warmrack_store.resolver.attachments import Attachment, fit
 from warmrack_store.resolver.candidates import Candidate
 from warmrack_store.resolver.choice import Choice, choose
 from warmrack_store.resolver.declared import Declared, generates
@@ -27,28 +28,49 @@ def resolve(
     *,
     rejected: Sequence[Rejected] = (),
     pool: Pool = UNKNOWN,
+    attachment: Attachment | None = None,
     versions: Mapping[str, str],
 ) -> Resolution:
     """The resolution of the request for a repository whose facts are known at the ref's commit.
 
     `candidates` are the other repositories that may serve it, `rejected` those that were ruled
-    out before anybody asked the Hub about them. Raises a Refusal that says what about the
+    out before anybody asked the Hub about them. With an `attachment` all of that is about the
+    adapter's base, and so is `asked`. Raises a Refusal that says what about the
     repository or the request cannot be served. `versions` are the libraries' versions by name;
     they are recorded, and decide nothing.
     """
+    put = request if attachment is None else attachment.base_request
     start = (
         rules.validate(request),
         rules.consult_lock(request),
-        rules.name_canonically(request, asked.ref),
-        rules.pin_commit(request, asked),
+        rules.name_canonically(put, asked.ref),
+        rules.pin_commit(put, asked),
     )
-    choice = choose(request, asked, candidates, rejected, pool)
+    choice = choose(
+        put, asked, candidates, rejected, attachment.narrow(pool) if attachment else pool
+    )
     variant = choice.offer.variant
     trail = (*start, *variant.read, *choice.lines, variant.planned)
     resolution = _record(request, asked, choice, trail, versions)
+    if attachment is not None:
+        resolution = _attach(request, resolution, attachment, choice)
     if request.locked is not None:
         _check_lock(request, resolution, request.locked)
     return resolution
+
+
+def _attach(
+    request: LoadRequest, resolution: Resolution, attachment: Attachment, choice: Choice
+) -> Resolution:
+    fitted = fit(request, attachment, choice.offer)
+    changes = {
+        "ref_asked": attachment.base_request.ref().revision,
+        "adapter": fitted.pin,
+        "memory": fitted.memory,
+        "trail": fitted.annotate(resolution.trail),
+        "warnings": (*resolution.warnings, *fitted.warnings),
+    }
+    return resolution.model_copy(update=changes)
 
 
 def _check_lock(request: LoadRequest, resolution: Resolution, locked: LockedLoad) -> None:

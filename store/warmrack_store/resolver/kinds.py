@@ -98,7 +98,7 @@ def _refuse_kind(
     if adapter:
         return NotSupported(
             f"{name} is an adapter ({adapter[0]}), not a full model",
-            hint="Name the full model; this version serves no adapters.",
+            hint="Name the full model, and the adapter in the field adapter.",
         )
     if any(path.endswith(".gguf") for path in root):
         held = ", ".join(f"gguf:{kind}" for kind in sorted(list_quantizations(facts)))
