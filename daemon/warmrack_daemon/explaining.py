@@ -7,6 +7,7 @@ from warmrack_daemon.services import Services, own_version
 from warmrack_store.errors import Defect
 from warmrack_store.ledgers import residents, resolutions
 from warmrack_store.ledgers.pool import get_rates, list_views
+from warmrack_store.named_hubs import check_hub
 from warmrack_store.placement.fits import Fit, list_fits
 from warmrack_store.placement.views import Need
 from warmrack_store.receipts import name_receipt
@@ -50,6 +51,7 @@ def estimate(
 
 def _resolve(services: Services, request: LoadRequest, token: str | None) -> Resolution:
     check_supported(request)
+    check_hub(request, services.settings.hub_endpoint)
     versions = {"warmrack": own_version()}
     return resolve_request(services.database, services.hub, request, token, versions=versions)
 

@@ -20,6 +20,7 @@ from warmrack_store.ledgers import nodes, residents
 from warmrack_store.ledgers.jobs import Job, get_job
 from warmrack_store.ledgers.residents import Resident
 from warmrack_store.machine import machine_id
+from warmrack_store.named_hubs import check_hub
 from warmrack_store.requests import LoadRequest, check_supported
 from warmrack_store.resolution import Resolution
 from warmrack_store.states import JobKind, JobState, Priority
@@ -62,6 +63,7 @@ class Gateway:
         Raises TaskNotFound before it loads anything for a task that the pool does not have.
         """
         check_supported(request)
+        check_hub(request, self._services.settings.hub_endpoint)
         resolution = self._resolved.find(request, token)
         if resolution is None:
             resolution = await run_in_threadpool(self._resolved.get, request, token)

@@ -4,6 +4,7 @@ from warmrack_daemon.services import Services
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.ledgers import nodes, outbox
 from warmrack_store.ledgers.jobs import Job, NewJob, submit_job
+from warmrack_store.named_hubs import check_hub
 from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission, check_supported
 
@@ -22,6 +23,7 @@ def submit(
     `owed_to_celery` is the id of the Celery task that waits for the job's end.
     """
     check_supported(submission)
+    check_hub(submission.request, services.settings.hub_endpoint)
     new = NewJob(
         submission=submission,
         tenant=tenant,

@@ -26,14 +26,15 @@ def parse_model(text: str) -> ModelRef:
     """The repository (and revision) that a spelling names.
 
     Accepts `org/name`, `hf://org/name[@rev]`, `org/name@rev` and a Hub page's https URL
-    (`https://host/org/name[/tree/rev]`; the host is not followed: the endpoint is a setting).
+    (`https://host/org/name[/tree/rev]`; the host is not followed, `check_hub` refuses another).
     Raises BadRequest for anything that is not a plain repository id, path tricks included.
     """
     if not isinstance(text, str) or not text.strip():
         raise BadRequest("model is empty", hint="Give a repository id such as org/name.")
     name, revision = _split(text.strip())
     check_repository(name)
-    return ModelRef(repository=name, revision=check_revision(revision) if revision else None)
+    pinned = None if revision is None else check_revision(revision)
+    return ModelRef(repository=name, revision=pinned)
 
 
 def _split(text: str) -> tuple[str, str | None]:
@@ -43,12 +44,15 @@ def _split(text: str) -> tuple[str, str | None]:
             hint="Push the folder to a Hub, private if need be, and name it org/name.",
         )
     if text.startswith(("http://", "https://")):
-        path = unquote(urlsplit(text).path).strip("/").split("/")
+        try:
+            path = unquote(urlsplit(text).path).strip("/").split("/")
+        except ValueError as error:
+            raise BadRequest(f"model {text[:200]!r} is no URL: {error}") from error
         if len(path) >= 4 and path[2] in {"tree", "commit"}:
             return "/".join(path[:2]), "/".join(path[3:])
         return "/".join(path), None
-    name, _, revision = text.removeprefix("hf://").partition("@")
-    return name, revision or None
+    name, at, revision = text.removeprefix("hf://").partition("@")
+    return name, revision if at else None
 
 
 def check_repository(name: str) -> str:

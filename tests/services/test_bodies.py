@@ -36,3 +36,19 @@ def test_a_task_with_a_half_character_in_a_key_is_refused(api: httpx.Client) -> 
     headers = {"content-type": "application/json"}
     answer = api.post("/api/v1/tasks/generate", content=content, headers=headers)
     assert is_problem(answer, 400, "bad-request")
+
+
+def test_a_page_of_another_hub_is_refused_on_every_route(
+    api: httpx.Client, services: Services
+) -> None:
+    model = "https://evil.example/org/name"
+    for path, body in (
+        ("/api/v1/jobs", {"kind": "load", "request": {"model": model}}),
+        ("/api/v1/tasks/generate", {"model": model, "payload": {}}),
+        ("/api/v1/explain", {"model": model}),
+        ("/api/v1/estimate", {"model": model}),
+    ):
+        answer = api.post(path, json=body)
+        assert is_problem(answer, 400, "bad-request"), path
+        assert "evil.example" in answer.json()["detail"]
+    assert count_rows(services) == 0

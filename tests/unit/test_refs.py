@@ -43,6 +43,7 @@ def test_a_spelling_names_a_repository_and_perhaps_a_revision(
         *("", " ", "name", "a/b/c", "/name", "org/", "../name", "org/..", "./name", "org/-name"),
         *("org/na--me", "org/na..me", "org/name.git", "org/name\x00", "org/na me", "org\\name"),
         *("~/name", "/etc/passwd", "org/" + "x" * 97, "org/name@../x", "org/name@a..b"),
+        *("org/name@", "hf://org/name@", "https://[/org/name", "https://[::1/org/name"),
         *("org/name@/x", "org/name@x.lock", "org/name@-x", "https://hub.example/org", "orgé/name"),
     ],
 )
