@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,6 +97,19 @@ def test_task_is_found_by_its_name_and_described(task: Task, warm: Warm) -> None
     assert type(get_task(task.name, warm)) is type(task)
     assert task.summary
     assert task.input_type.model_json_schema()["properties"]
+
+
+def test_a_text_as_long_as_the_context_is_embedded_and_a_longer_one_is_told_both_lengths(
+    warm: Warm,
+) -> None:
+    assert warm.tokenizer is not None
+    text = "a b c d"
+    length = len(warm.tokenizer(text)["input_ids"])
+    task = get_task("embed", warm)
+    run(task, replace(warm, context_tokens=length), {"texts": [text]})
+    short = replace(warm, context_tokens=length - 1)
+    with pytest.raises(ContextOverflow, match=rf"texts\.1: has {length} .* holds {length - 1}$"):
+        run(task, short, {"texts": ["a", text]})
 
 
 def test_tasks_can_be_described_without_torch() -> None:

@@ -6,9 +6,9 @@ from functools import partial
 
 from pydantic import Field
 
-from warmrack_store.errors import BadRequest
+from warmrack_store.errors import BadRequest, ContextOverflow
 from warmrack_store.records import Record
-from warmrack_workers.downstream import Usage, Warm, check_context
+from warmrack_workers.downstream import Usage, Warm
 
 
 class EmbedInput(Record):
@@ -40,7 +40,12 @@ class EmbedTask:
         for place, prompt in enumerate(prompts):
             if not prompt:
                 raise BadRequest(f"texts.{place}: has no tokens")
-            check_context(len(prompt), 0, warm.context_tokens + 1)
+            if len(prompt) > warm.context_tokens:
+                raise ContextOverflow(
+                    f"texts.{place}: has {len(prompt)} tokens, and the model's context holds "
+                    f"{warm.context_tokens}",
+                    hint="Shorten the text, or divide it.",
+                )
         return _embed(warm, prompts)
 
 
