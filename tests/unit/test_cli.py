@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,19 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_end_it(service: Service) ->
     assert "job j1 goes on" in said
     assert "warmrack cancel j1" in said
     assert not service.asked("POST", f"{JOBS}/j1/cancel")
+
+
+@pytest.mark.parametrize("group", [(), ("cache",), ("catalog",)])
+def test_no_command_prints_the_help_on_lines_of_its_own(
+    warmrack: Warmrack, group: tuple[str, ...]
+) -> None:
+    outcome = warmrack(*group)
+    assert (outcome.code, outcome.err) == (2, "")
+    assert outcome.out.startswith(f"Usage: {' '.join(('warmrack', *group))}")
+    assert outcome.out.count("\n") > 5
+    assert outcome.out == warmrack(*group, "--help").out
+
+
+def test_the_version_is_the_packages(warmrack: Warmrack) -> None:
+    outcome = warmrack("--version")
+    assert (outcome.code, outcome.out) == (0, f"warmrack {version('warmrack')}\n")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmrack_daemon.cli import options
+from warmrack_daemon.cli.help import show_help
 from warmrack_daemon.cli.output import print_json, print_line, print_table, say, write
 
 if TYPE_CHECKING:
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
 catalog = typer.Typer(
     help="Which repositories are said to stand for which model.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
 )
+catalog.callback()(show_help)
 
 Which = Annotated[str | None, typer.Option("--catalog", help="A shipped version, or a file.")]
 

@@ -5,13 +5,17 @@ from typing import Annotated
 import typer
 
 from warmrack_daemon.cli import options
+from warmrack_daemon.cli.help import show_help
 from warmrack_daemon.cli.output import print_line, print_list, print_table
 from warmrack_daemon.cli.session import open_client
 
 _UNLOAD_SECONDS = 120.0
 """A long answer may have to end first."""
 
-cache = typer.Typer(help="What the pool's disks hold.", no_args_is_help=True, rich_markup_mode=None)
+cache = typer.Typer(
+    help="What the pool's disks hold.", invoke_without_command=True, rich_markup_mode=None
+)
+cache.callback()(show_help)
 
 
 def ps(json: options.Json = False) -> None:

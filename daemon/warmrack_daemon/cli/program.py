@@ -19,6 +19,7 @@ from warmrack_daemon.cli import (
 )
 from warmrack_daemon.cli.doctor import command as doctor
 from warmrack_daemon.cli.failures import INTERRUPTED, exit_code, report, wants_json
+from warmrack_daemon.cli.help import show_help_or_version
 from warmrack_store.errors import BadRequest, Defect, WarmrackError
 
 _GROUPS = (
@@ -38,11 +39,12 @@ def make_program() -> typer.Typer:
     program = typer.Typer(
         name="warmrack",
         help="Load models into a shared cache, keep them warm, and prove what is served.",
-        no_args_is_help=True,
+        invoke_without_command=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    program.callback()(show_help_or_version)
     for group in (*_GROUPS, (doctor.doctor,)):
         for command in group:
             program.command()(command)
