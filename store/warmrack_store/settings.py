@@ -171,7 +171,10 @@ def load_settings(
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise bad_request(error.errors(include_url=False)) from error
+        message = bad_request(error.errors(include_url=False)).message
+        name = re.split(r"[.:]", message)[0].upper()
+        hint = f"Correct WARMRACK_{name}, or the flag or file that sets it; see docs/settings.md."
+        raise BadRequest(message, hint=hint) from error
     if settings.cache_quota is not None:
         raise NotSupported(
             "WARMRACK_CACHE_QUOTA is not served by this version",

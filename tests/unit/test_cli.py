@@ -190,3 +190,19 @@ def test_no_command_prints_the_help_on_lines_of_its_own(
 def test_the_version_is_the_packages(warmrack: Warmrack) -> None:
     outcome = warmrack("--version")
     assert (outcome.code, outcome.out) == (0, f"warmrack {version('warmrack')}\n")
+
+
+def test_ctrl_c_while_the_program_is_still_being_read_is_quiet() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from warmrack_daemon.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -93,8 +93,11 @@ def test_what_is_no_setting_or_no_value_is_refused(environ: dict[str, str]) -> N
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_field_and_itself(field: str, value: str) -> None:
-    with pytest.raises(BadRequest, match=rf"^{field}: .*{value}"):
-        load(**{f"WARMRACK_{field.upper()}": value})
+    variable = f"WARMRACK_{field.upper()}"
+    with pytest.raises(BadRequest, match=rf"^{field}: .*{value}") as refused:
+        load(**{variable: value})
+    assert variable in refused.value.hint
+    assert "docs/settings.md" in refused.value.hint
 
 
 def test_what_kubernetes_injects_is_let_pass() -> None:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from warmrack_daemon.cli.output import print_json, say
 from warmrack_store.errors import WarmrackError
 
-INTERRUPTED = 130
-
 
 def wants_json(arguments: Sequence[str]) -> bool:
     """True where the command line asks for JSON, also one that cannot be parsed."""

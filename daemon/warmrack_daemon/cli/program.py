@@ -1,12 +1,12 @@
 """The program `warmrack`: its commands put together, and how it ends."""
 
-import sys
 import traceback
 from collections.abc import Sequence
 
 import typer
 
 from warmrack_daemon.cli import (
+    INTERRUPTED,
     catalog,
     explanations,
     jobs,
@@ -18,7 +18,7 @@ from warmrack_daemon.cli import (
     tasks,
 )
 from warmrack_daemon.cli.doctor import command as doctor
-from warmrack_daemon.cli.failures import INTERRUPTED, exit_code, report, wants_json
+from warmrack_daemon.cli.failures import exit_code, report, wants_json
 from warmrack_daemon.cli.help import show_help_or_version
 from warmrack_store.errors import BadRequest, Defect, WarmrackError
 
@@ -51,11 +51,6 @@ def make_program() -> typer.Typer:
     program.add_typer(pool.cache, name="cache")
     program.add_typer(catalog.catalog, name="catalog")
     return program
-
-
-def main() -> None:
-    """The entry point of the installed script."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:

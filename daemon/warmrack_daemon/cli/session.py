@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from warmrack_daemon.cli.failures import INTERRUPTED
+from warmrack_daemon.cli import INTERRUPTED
 from warmrack_daemon.cli.output import say
 from warmrack_store.errors import WarmrackError
 
