@@ -129,7 +129,9 @@ def _wait_alone() -> None:
 def _serve(line: bytes) -> dict[str, object]:
     try:
         spec_path = Path(json.loads(line)["fork"])
-        _import_library(read_spec(spec_path).backend)
+        spec = read_spec(spec_path)
+        _import_library(get_entry(spec.backend).library)
+        _import_library("peft" if spec.adapter is not None else None)
         _wait_alone()
         identity = get_identity(_fork(spec_path))
     except (ValueError, KeyError, TypeError, OSError, RuntimeError, WarmrackError) as error:
@@ -138,10 +140,9 @@ def _serve(line: bytes) -> dict[str, object]:
     return {"pid": identity.pid, "start_time": identity.start_time}
 
 
-def _import_library(backend: str) -> None:
-    """Once here instead of in every host: bitsandbytes takes 4.5 s. Not where there is CUDA, which
-    it asks about its devices as it is imported."""
-    library = get_entry(backend).library
+def _import_library(library: str | None) -> None:
+    """Once here instead of in every host: bitsandbytes takes 4.5 s, peft, which imports it, 5.8 s.
+    Not where there is CUDA, which it asks about its devices as it is imported."""
     if library is None or library in sys.modules or _CUDA_CONTROL.exists():
         return
     try:
