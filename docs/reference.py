@@ -41,7 +41,9 @@ def render_settings() -> str:
         "",
         "Each is an environment variable, or its lower-case name without the prefix in the TOML "
         "file that `WARMRACK_CONFIG` names. Flags win over the environment, the environment over "
-        "the file. An unknown `WARMRACK_*` name is an error.",
+        "the file. An unknown `WARMRACK_*` name is an error, except `WARMRACK_PORT*` and "
+        "`WARMRACK_SERVICE_*`: Kubernetes sets them for a service of that name, so they are "
+        "ignored. The port is `--port`.",
         "",
         *_table(("variable", "value", "default", "meaning"), _setting_rows()),
     ]

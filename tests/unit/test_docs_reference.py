@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs import reference
+from warmrack_store.brokers.celery_doorbell import INTAKE_QUEUE, INTAKE_TASKS
 from warmrack_store.errors import leaves
 from warmrack_store.settings import Settings
 
@@ -47,3 +48,13 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head(
 
 def test_the_pages_do_not_depend_on_whose_home_they_are_made_in() -> None:
     assert str(Path.home()) not in reference.render_settings()
+
+
+def test_the_page_about_celery_names_the_queue_and_every_task() -> None:
+    page = (reference.FOLDER / "celery.md").read_text()
+    assert f'queue="{INTAKE_QUEUE}"' in page
+    assert [task for task in INTAKE_TASKS if f"`{task}`" not in page] == []
+
+
+def test_the_names_that_are_no_settings_and_no_errors_are_told() -> None:
+    assert "`WARMRACK_PORT*` and `WARMRACK_SERVICE_*`" in reference.render_settings()

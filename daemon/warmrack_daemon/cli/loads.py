@@ -43,8 +43,10 @@ def load(
 def prefetch(
     model: options.Model,
     request: Requested,
-    tier: Annotated[str, typer.Option(help="Where it ends: disk or ram.")] = "disk",
-    nodes: Annotated[str | None, typer.Option(help="all, a number, or names: a,b.")] = None,
+    tier: Annotated[str, typer.Option(help="Where it ends: disk; ram is not served yet.")] = "disk",
+    nodes: Annotated[
+        str | None, typer.Option(help="A node's name; several are not served yet.")
+    ] = None,
     priority: options.PriorityName = "normal",
     timeout: options.Timeout = None,
     dry_run: options.DryRun = False,
