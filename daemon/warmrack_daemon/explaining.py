@@ -5,7 +5,7 @@ from typing import Any
 
 from warmrack_daemon.services import Services, own_version
 from warmrack_store.errors import Defect
-from warmrack_store.ledgers import residents, resolutions
+from warmrack_store.ledgers import residents, resolutions, skeletons
 from warmrack_store.ledgers.pool import get_rates, list_views
 from warmrack_store.named_hubs import check_hub
 from warmrack_store.placement.fits import Fit, list_fits
@@ -60,8 +60,9 @@ def _widen(services: Services, resolution: Resolution, request: LoadRequest, bat
     """The memory of the same load with more sequences, from the facts that made the resolution."""
     with services.database.read() as tx:
         facts = resolutions.find_facts(tx, resolution.repository, resolution.commit)
-    if facts is None:
-        raise Defect(f"the facts of {resolution.repository}@{resolution.commit} are gone")
+        if facts is None:
+            raise Defect(f"the facts of {resolution.repository}@{resolution.commit} are gone")
+        skeleton = skeletons.find_skeleton(tx, facts.config or {})
     return estimate_memory(
         facts.config or {},
         [file for file in facts.weights if file.path in resolution.weights],
@@ -69,6 +70,7 @@ def _widen(services: Services, resolution: Resolution, request: LoadRequest, bat
         quantization=resolution.quantization,
         cast=resolution.cast,
         batch=batch,
+        skeleton=skeleton,
     )
 
 

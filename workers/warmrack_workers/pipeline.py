@@ -1,5 +1,6 @@
 """The way of one job: resolve, place, fetch, load, run, each step taken up where it stands."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from warmrack_store.vault import Vault
 from warmrack_workers.activity import Activities, Activity
 from warmrack_workers.endings import Endings
 from warmrack_workers.loads import Loads
+from warmrack_workers.skeleton import learn_skeleton
 from warmrack_workers.snapshots import Snapshots
 from warmrack_workers.task_runs import run_task
 
@@ -96,6 +98,17 @@ class Pipeline:
             ciphertext = secrets.find_ciphertext(tx, job.secret_id)
         return self._parts.vault.decrypt(ciphertext) if ciphertext is not None else None
 
+    def _resolve_anew(self, submission: Submission, token: str | None) -> Resolution:
+        parts = self._parts
+        return resolve_request(
+            parts.database, parts.hub, submission.request, token, versions=parts.versions
+        )
+
+    def _find_config(self, resolution: Resolution) -> Mapping[str, object]:
+        with self._parts.database.read() as tx:
+            facts = resolutions.find_facts(tx, resolution.repository, resolution.commit)
+        return (facts and facts.config) or {}
+
     def _resolve(
         self, activity: Activity, job: Job, submission: Submission, token: str | None
     ) -> tuple[str, Resolution]:
@@ -105,9 +118,12 @@ class Pipeline:
             known = resolutions.find_resolution(tx, job.resolution_id)
         if known is not None and job.resolution_id is not None:
             return job.resolution_id, known
-        resolution = resolve_request(
-            parts.database, parts.hub, submission.request, token, versions=parts.versions
-        )
+        resolution = self._resolve_anew(submission, token)
+        if resolution.memory.notes and resolution.architecture is not None:
+            # The rule by names was not sure: the layers are counted once, on no device.
+            config = self._find_config(resolution)
+            if learn_skeleton(parts.database, resolution.architecture, config) is not None:
+                resolution = self._resolve_anew(submission, token)
         activity.check()
         with parts.database.write() as tx:
             return resolutions.put_resolution(tx, resolution), resolution

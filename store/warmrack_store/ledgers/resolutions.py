@@ -29,7 +29,7 @@ def put_facts(tx: Transaction, facts: RepositoryFacts) -> None:
             revisions.insert().values(
                 repository=facts.repository,
                 commit=facts.commit,
-                facts=facts.model_dump(mode="json"),
+                facts=facts.model_dump(mode="json", exclude={"skeleton"}),
                 weights=_digest_weights(facts),
                 created_at=tx.now,
             )

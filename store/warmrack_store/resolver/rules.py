@@ -184,6 +184,7 @@ def plan_load(
         request.max_seq_length,
         quantization=plan.quantization,
         cast=plan.cast,
+        skeleton=facts.skeleton,
     )
     return plan, memory, _describe_load(request, plan, memory)
 
