@@ -63,7 +63,7 @@ def _widen(services: Services, resolution: Resolution, request: LoadRequest, bat
         if facts is None:
             raise Defect(f"the facts of {resolution.repository}@{resolution.commit} are gone")
         skeleton = skeletons.find_skeleton(tx, facts.config or {})
-    return estimate_memory(
+    memory = estimate_memory(
         facts.config or {},
         [file for file in facts.weights if file.path in resolution.weights],
         request.max_seq_length,
@@ -72,6 +72,8 @@ def _widen(services: Services, resolution: Resolution, request: LoadRequest, bat
         batch=batch,
         skeleton=skeleton,
     )
+    attached_bytes = resolution.adapter.memory_bytes if resolution.adapter else 0
+    return memory.model_copy(update={"weights_bytes": memory.weights_bytes + attached_bytes})
 
 
 def _weigh(services: Services, resolution: Resolution, memory: Memory) -> dict[str, Any]:

@@ -134,6 +134,7 @@ CASES = (
         options=("--network", "offline"),
         fields={"network": "offline"},
     ),
+    Case(error=errors.AdapterBaseUnresolved, model=ADAPTER),
 )
 
 
