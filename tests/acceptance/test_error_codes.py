@@ -25,6 +25,13 @@ GATED = "org/gated"
 ADAPTER = "org/adapter"
 LLAMA = "meta-llama/Llama-3.2-1B-Instruct"
 WRONG_MIRROR = "unsloth/Llama-3.2-1B-Instruct-unsloth-bnb-4bit"
+LOCAL_BASE = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": ["q_proj"],
+    "base_model_name_or_path": "/data/llama",
+}
 BAD_TOKEN = "hf_nobody_knows_this_one"
 CARD = f"---\nbase_model: {PLAIN}\nbase_model_relation: quantized\n---\n".encode()
 
@@ -52,7 +59,7 @@ def hub() -> Iterator[Hub]:
         running.add_commit(
             ADAPTER,
             files={
-                "adapter_config.json": b'{"peft_type": "LORA"}',
+                "adapter_config.json": json.dumps(LOCAL_BASE).encode(),
                 "adapter_model.safetensors": save({"lora": np.zeros(1)}),
             },
             removed=["model.safetensors", "config.json"],
