@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 import warmrack
@@ -13,6 +16,7 @@ from tests.acceptance.conftest import BERT, LLAMA, SHARDED
 from tests.acceptance.stack import Stack
 from tests.hub.models import get_model_folder
 
+_ABANDONED = 60
 CHECKS = {f"E{number}" for number in range(1, 9)}
 
 
@@ -172,3 +176,26 @@ def test_foreign_celery_app_submits_by_send_task(pool: Stack) -> None:
         assert waited.get(timeout=60)["state"] == "succeeded"
     finally:
         app.close()
+
+
+def test_abandoned_answers_that_are_not_streamed_leave_the_host_to_others(
+    pool: Stack, loaded: warmrack.Job
+) -> None:
+    body = {"model": LLAMA, "payload": {"prompt": "x", "max_tokens": 480}}
+    url = f"{pool.url}/api/v1/tasks/generate"
+    begun = time.monotonic()
+    assert httpx.post(url, json=body, timeout=120).status_code == 200
+    one_seconds = time.monotonic() - begun
+
+    limits = httpx.Limits(max_connections=None)
+    with httpx.Client(timeout=httpx.Timeout(120, read=0.1), limits=limits) as http:
+
+        def abandon(_number: int) -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                http.post(url, json=body)
+
+        with ThreadPoolExecutor(_ABANDONED) as callers:
+            list(callers.map(abandon, range(_ABANDONED)))
+    begun = time.monotonic()
+    assert httpx.post(url, json=body, timeout=120).status_code == 200
+    assert time.monotonic() - begun < _ABANDONED * one_seconds / 4

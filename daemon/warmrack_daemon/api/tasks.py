@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from warmrack_daemon.api.callers import HubToken, ServicesOf
+from warmrack_daemon.api.leaving import while_waited_for
 from warmrack_daemon.api.named_answers import NamedStream, name_result
 from warmrack_daemon.gateway import Gateway
 from warmrack_daemon.host_link import HostAnswer
@@ -66,9 +67,22 @@ async def call_task(
         patience = services.settings.patience_seconds
     if not task.replace("_", "").isalnum():
         raise TaskNotFound(f"there is no task {task[:80]!r}")
-    load_request, stream = call.load_request(), _EVENT_STREAM in accept
+    work = _answer(gateway, call, task, token, patience, stream=_EVENT_STREAM in accept)
+    return await while_waited_for(request, work)
+
+
+async def _answer(
+    gateway: Gateway,
+    call: TaskCall,
+    task: str,
+    token: str | None,
+    patience_seconds: float,
+    *,
+    stream: bool,
+) -> Response:
+    load_request = call.load_request()
     for attempt in (1, 2):
-        route = await gateway.find_target(load_request, task, token, patience)
+        route = await gateway.find_target(load_request, task, token, patience_seconds)
         try:
             answer = await gateway.open(route, task, call.payload, stream=stream)
         except HostLost:
