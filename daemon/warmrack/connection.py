@@ -1,5 +1,6 @@
 """How the service is reached: its address, the caller's keys and what a broken line means."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -11,6 +12,8 @@ from warmrack_store.errors import BadRequest, Unreachable
 from warmrack_store.settings import load_settings
 
 _CONNECT_SECONDS = 5.0
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_URL_HINT = "Set WARMRACK_URL to an address such as http://127.0.0.1:8420."
 _IDLE = 32
 """Connections kept for the next call; as many as are wanted may be open: each waits for a job."""
 
@@ -90,9 +93,9 @@ def check_url(url: str) -> None:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise BadRequest(f"url: {url!r} is not an address: {error}") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise BadRequest(f"url: {url!r} is not an http:// or https:// address")
+        raise BadRequest(f"url: {url!r} is not an address: {error}", hint=_URL_HINT) from error
+    if parsed.scheme not in {"http", "https"} or not _HOST.fullmatch(parsed.raw_host.decode()):
+        raise BadRequest(f"url: {url!r} is not an http:// or https:// address", hint=_URL_HINT)
 
 
 def answer_of(response: httpx.Response, *, body: bytes) -> Answer:

@@ -25,7 +25,8 @@ def parse_record(kind: type[AnyRecord], data: object) -> AnyRecord:
     except ValidationError as error:
         raise bad_request(error.errors(include_url=False)) from error
     except ValueError as error:
-        raise BadRequest(f"not a JSON value: {error}") from error
+        hint = "Numbers must be finite, texts Unicode (type them in UTF-8)."
+        raise BadRequest(f"not a JSON value: {error}", hint=hint) from error
 
 
 def parse_json(kind: type[AnyRecord], text: str) -> AnyRecord:

@@ -315,3 +315,17 @@ def test_both_clients_have_the_same_methods_with_signatures_and_docstrings() -> 
 
 def test_every_public_name_is_there() -> None:
     assert [name for name in warmrack.__all__ if not hasattr(warmrack, name)] == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[", "http://[::1", "http://a b", "ftp://x", "x", "http://"]
+)
+def test_what_is_no_address_is_told_by_the_variable_that_holds_it(url: str) -> None:
+    with pytest.raises(errors.BadRequest, match="url") as refused:
+        warmrack.Client(url)
+    assert "WARMRACK_URL" in refused.value.hint
+
+
+@pytest.mark.parametrize("url", ["http://[::1]:8420", "https://pool.example/base", "http://a_b:1"])
+def test_an_address_is_an_address(url: str) -> None:
+    warmrack.Client(url).close()
