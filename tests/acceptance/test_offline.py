@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.acceptance.conftest import BERT, LLAMA, SHARDED
+from tests.acceptance.conftest import LLAMA, SHARDED
 from tests.acceptance.stack import Stack
 from warmrack_store.errors import OfflineMiss
 
 NODE = ["node-0"]
+NEVER_ASKED = "acme/never-asked"
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_offline_load_sends_no_packet_to_the_hub(pool: Stack, cached: str) -> No
 def test_offline_miss_names_what_is_missing_and_asks_nobody(pool: Stack) -> None:
     pool.hub.reset_counts()
     with pool.client() as client, pytest.raises(OfflineMiss, match="never asked"):
-        client.wait(client.load(BERT, network="offline").id, timeout_seconds=30)
+        client.wait(client.load(NEVER_ASKED, network="offline").id, timeout_seconds=30)
     assert pool.hub.read_counts().requests() == 0
 
 
