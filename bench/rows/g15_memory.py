@@ -92,7 +92,7 @@ ROW = Row(
     chapter=Chapter.MEMORY,
     limit_seconds=180,
     measure=measure,
-    if_missed="Most of it is imports that both need: redis, SQLAlchemy, Celery, FastAPI. Next: one "
-    "malloc arena, free pages given back once after the start, "
-    "and a worker of Celery that is built without its command line (prompt_toolkit).",
+    if_missed="Most of it is imports that both need: redis, SQLAlchemy, Celery, FastAPI, httpx and "
+    "huggingface_hub. Next: ask the Hub from a process of its own, or of the agent alone, so that "
+    "the control plane imports neither of the last two.",
 )
