@@ -218,3 +218,8 @@ def test_the_parts_are_named_for_people_where_there_are_any() -> None:
     packed = estimate(tensor(LINEAR, (3000, 10000)), quantization=on_the_fly("nf4"))
     assert "quantization state 466.0 KiB" in describe_memory(packed)
     assert "load 400.5 MiB" in describe_memory(packed)
+
+
+def test_a_name_stored_twice_in_two_shapes_is_counted_and_breaks_nothing() -> None:
+    twice = (tensor(LINEAR, ()), tensor(LINEAR, (10, 10)))
+    assert estimate(*twice, quantization=on_the_fly("int8")).weights_bytes == 2 + 100

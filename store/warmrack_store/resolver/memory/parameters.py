@@ -123,7 +123,7 @@ def _sum(
             state_bytes += _OFFSET_BYTES
         elif tensor.name.endswith(_STATE_ENDINGS):
             state_bytes += tensor.size_bytes
-        elif kind in (Kind.LINEAR, Kind.TRANSPOSED):
+        elif kind in (Kind.LINEAR, Kind.TRANSPOSED) and len(tensor.shape) == 2:
             linears.append(_shape(tensor.shape, transposed=kind is Kind.TRANSPOSED))
         elif tensor.dtype in _FLOATS:
             kept_in_fp32 = elements if tensor.name.endswith(_ALWAYS_FP32) else 0
