@@ -86,6 +86,11 @@ def test_auto_is_the_best_variant_that_fits_where_exact_does_not() -> None:
     assert (found.repository, found.precision) == (FOUR_BIT, "nf4")
 
 
+def test_auto_quantizes_the_model_itself_where_nothing_else_stands_for_it() -> None:
+    found = resolved(mode="auto", pool=SMALL)
+    assert (found.repository, found.precision) == (NAME, "nf4")
+
+
 def test_auto_names_the_smallest_where_nothing_fits() -> None:
     tiny = Pool(budgets={"node-0/cpu:0": 2**30})
     with pytest.raises(errors.WontFit, match="nf4"):

@@ -61,7 +61,8 @@ def choose(
     """The offer that serves the request. Raises the Refusal that says why none does."""
     if request.locked is not None:
         return _choose_locked(request, asked, candidates, request.locked)
-    if request.mode is Mode.EXACT or not (candidates or rejected):
+    alone = not (candidates or rejected) and request.mode is not Mode.AUTO
+    if request.mode is Mode.EXACT or alone:
         return _conclude(request, asked, offer_asked(request, asked), candidates, rejected)
     if request.mode is Mode.AUTO:
         own = _offer_own(request, asked)
