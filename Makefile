@@ -13,13 +13,14 @@ FAULTS := tests/acceptance/test_kills.py tests/acceptance/test_tamper.py \
 # More arguments for pytest: make test ARGS="tests/unit -x"
 ARGS ?=
 
-.PHONY: help setup demo test check lint types imports docs readme bench faults fmt
+.PHONY: help setup demo test slow check lint types imports docs readme bench faults fmt
 
 help:
 	@echo 'make setup    .venv with everything in it; quick when nothing has changed'
 	@echo 'make demo     the whole idea on this machine, step by step'
-	@echo 'make test     every test that this machine can run'
-	@echo 'make check    what CI runs: lint, types, import rules, docs, the README itself, tests'
+	@echo 'make test     every test that takes seconds'
+	@echo 'make slow     the tests that take longer: many kills, large files, many nodes'
+	@echo 'make check    lint, types, import rules, docs, the README itself, tests; CI adds make slow'
 	@echo 'make bench    the measurements, into bench/RESULTS.md'
 	@echo 'make faults   crashes, spoiled caches and misbehaving Hubs'
 	@echo 'make fmt      format the code and the imports'
@@ -38,7 +39,10 @@ demo: setup
 	$(RUN) tests.demo
 
 test: setup
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -m 'not slow' $(ARGS)
+
+slow: setup
+	$(RUN) pytest -m slow $(ARGS)
 
 # The README's own commands end with `make test`, so this runs every test once.
 check: setup lint types imports docs readme
