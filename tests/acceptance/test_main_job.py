@@ -95,6 +95,7 @@ def test_task_job_keeps_its_result(pool: Stack) -> None:
         job = client.task(LLAMA, "generate", {"prompt": "Once", "max_tokens": 4})
         done = client.wait(job.id, timeout_seconds=90)
     assert done.result["usage"]["completion_tokens"] == 4
+    assert done.result["receipt"] == done.receipt
 
 
 def test_prefetch_ends_at_the_disk_with_a_receipt_at_level_files(pool: Stack) -> None:

@@ -56,6 +56,7 @@ def test_a_counted_skeleton_takes_the_place_of_the_rule_by_names(
     asked = {"network": "offline", "mode": "optimized", "precision": "nf4"}
     guessed = resolved(database, hub, **asked)
     assert guessed.memory.notes
+    assert set(guessed.memory.notes) <= set(guessed.warnings)
     plain = LinearShape(in_features=1536, out_features=1536, count=1, quantizable=True)
     skeleton = Skeleton(
         architecture="Qwen2ForCausalLM", library="x 1", linears=(plain,), other_elements=1000

@@ -91,7 +91,7 @@ class Pipeline:
         found = {"resident_id": loaded.resident_id, "receipt_id": loaded.receipt_id}
         self._move(activity, JobState.RUNNING, **found)
         result = run_task(activity, loaded.socket, str(submission.task), submission.payload or {})
-        self._succeed(activity, result=result)
+        self._succeed(activity, result={"receipt": loaded.receipt_id, **result})
 
     def _token(self, job: Job) -> str | None:
         with self._parts.database.read() as tx:

@@ -86,7 +86,7 @@ def _describe_load(explanation: Explanation) -> str:
 def _list_needs(answer: Explanation | Estimate, memory: Memory) -> Iterator[Fact]:
     yield Fact(name="files", text=_describe_files(answer))
     yield Fact(name="memory", text=_describe_memory(memory))
-    for note in (*answer.warnings, *memory.notes):
+    for note in dict.fromkeys((*answer.warnings, *memory.notes)):
         yield Fact(name="warning", text=note, style=_FAIR)
 
 

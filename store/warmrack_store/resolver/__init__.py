@@ -114,7 +114,7 @@ def _record(
         generates=generates(declared.architecture),
         trail=trail,
         rejected=choice.rejected,
-        warnings=(*choice.warnings, *variant.warnings),
+        warnings=(*choice.warnings, *variant.warnings, *variant.memory.notes),
         catalog_version=CATALOG_VERSION,
         versions=dict(versions),
     )
