@@ -31,6 +31,7 @@ def submit(
         token_ciphertext=services.vault.encrypt(token) if token else None,
         idempotency_key=idempotency_key,
         max_queued=services.settings.max_queued,
+        max_unfinished=services.settings.max_queued_per_tenant,
     )
     with services.database.write() as tx:
         if submission.task is not None:

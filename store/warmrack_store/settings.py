@@ -96,6 +96,12 @@ class Settings(Record):
     max_queued: int = Field(
         10_000, ge=1, description="Jobs that may wait before submits are refused with 429."
     )
+    max_queued_per_tenant: int | None = Field(
+        None,
+        ge=1,
+        description="Unfinished jobs that one tenant may have before its submits are refused with "
+        "429; default: no limit.",
+    )
     intake_tenant: str | None = Field(
         "default", description="The tenant that Celery messages without an API key act as."
     )

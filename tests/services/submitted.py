@@ -26,6 +26,7 @@ def new_job(
     token: bytes | None = None,
     key: str | None = None,
     max_queued: int = 10_000,
+    max_unfinished: int | None = None,
     **fields: Any,
 ) -> NewJob:
     return NewJob(
@@ -35,6 +36,7 @@ def new_job(
         token_ciphertext=token,
         idempotency_key=key,
         max_queued=max_queued,
+        max_unfinished=max_unfinished,
     )
 
 

@@ -390,12 +390,18 @@ def test_unknown_paths_and_methods_are_problems_too(api: httpx.Client) -> None:
     assert is_problem(api.post("/api/v1/residents/org%00/pin"), 404, "resident-not-found")
 
 
-def test_a_full_queue_is_429_with_the_time_to_come_back(services: Services) -> None:
-    settings = services.settings.model_copy(update={"max_queued": 1})
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [("max_queued", "rate-limited-here"), ("max_queued_per_tenant", "over-quota")],
+)
+def test_a_full_queue_is_429_with_the_time_to_come_back(
+    services: Services, limit: str, code: str
+) -> None:
+    settings = services.settings.model_copy(update={limit: 1})
     with serving(replace(services, settings=settings)) as api:
         post_job(api)
         answer = api.post("/api/v1/jobs", json=LOAD | {"request": {"model": "org/other"}})
-    assert is_problem(answer, 429, "rate-limited-here")
+    assert is_problem(answer, 429, code)
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.json()["retryable"] is True
 

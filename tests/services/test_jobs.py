@@ -12,7 +12,13 @@ import sqlalchemy as sa
 from tests.services.stores import Store
 from tests.services.submitted import claimed, look, new_job, submit, told
 from warmrack_store.database import Database
-from warmrack_store.errors import Cancelled, IdempotencyConflict, JobNotFound, RateLimitedHere
+from warmrack_store.errors import (
+    Cancelled,
+    IdempotencyConflict,
+    JobNotFound,
+    OverQuota,
+    RateLimitedHere,
+)
 from warmrack_store.ledgers import cancels, claims, jobs
 from warmrack_store.schema import job_events, secrets
 from warmrack_store.schema import jobs as rows
@@ -183,6 +189,21 @@ def test_a_full_queue_refuses_new_work_but_not_a_join(database: Database) -> Non
     assert refused.value.retry_after_seconds
     assert submit(database, max_queued=1).joined_to is not None
     assert count(database, job_events) == 2
+
+
+def test_a_tenants_quota_counts_what_is_unfinished_and_leaves_other_tenants_alone(
+    database: Database,
+) -> None:
+    submit(database)
+    held = claimed(database)
+    with pytest.raises(OverQuota, match="tenant default has 1 unfinished") as refused:
+        submit(database, "org/other", max_unfinished=1)
+    assert refused.value.retry_after_seconds
+    assert submit(database, max_unfinished=1).joined_to == held.job_id
+    submit(database, "org/other", max_unfinished=1, tenant="another")
+    with database.write() as tx:
+        claims.finish(tx, held, JobState.SUCCEEDED)
+    submit(database, "org/other", max_unfinished=1)
 
 
 def test_an_unknown_job_is_named_as_missing(database: Database) -> None:

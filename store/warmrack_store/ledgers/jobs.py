@@ -8,7 +8,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
 from warmrack_store.database import Transaction
-from warmrack_store.errors import BadRequest, IdempotencyConflict, JobNotFound, RateLimitedHere
+from warmrack_store.errors import (
+    BadRequest,
+    IdempotencyConflict,
+    JobNotFound,
+    OverQuota,
+    RateLimitedHere,
+)
 from warmrack_store.ledgers import events, secrets
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.records import digest_json, parse_record
@@ -85,6 +91,8 @@ class NewJob:
     token_ciphertext: bytes | None
     idempotency_key: str | None = None
     max_queued: int = 10_000
+    max_unfinished: int | None = None
+    """Of this tenant; None: as many as it likes."""
 
     def fingerprint(self) -> str | None:
         own = self.submission.fingerprint()
@@ -95,8 +103,8 @@ def submit_job(tx: Transaction, new: NewJob) -> Job:
     """The job for a submission: a new row, or the one an idempotency key stands for.
 
     A new row joins a live job with the same fingerprint and rights and ends with it. Raises
-    BadRequest for one that has expired, IdempotencyConflict, or RateLimitedHere when the queue is
-    full.
+    BadRequest for one that has expired, IdempotencyConflict, RateLimitedHere when the queue is
+    full, or OverQuota when the tenant has its share of it.
     """
     body = digest_json(new.submission.model_dump(mode="json"))
     if new.idempotency_key:
@@ -108,6 +116,7 @@ def submit_job(tx: Transaction, new: NewJob) -> Job:
     leader = _find_leader(tx, new)
     if leader is None:
         _check_backlog(tx, new.max_queued)
+        _check_quota(tx, new)
     job_id = new_id("job")
     tx.execute(jobs.insert().values(**_values(tx, new, job_id, body, leader)))
     joined = {"joined_to": leader.id} if leader else {}
@@ -169,6 +178,23 @@ def _check_backlog(tx: Transaction, max_queued: int) -> None:
     if count_waiting(tx) >= max_queued:
         raise RateLimitedHere(
             f"{max_queued} jobs are waiting already", retry_after_seconds=_BACKLOG_RETRY_SECONDS
+        )
+
+
+def _check_quota(tx: Transaction, new: NewJob) -> None:
+    """A job that joins another is no work of its own and is not counted."""
+    if new.max_unfinished is None:
+        return
+    tx.serialize(f"quota:{new.tenant}")
+    unfinished = sa.select(sa.func.count().label("unfinished")).where(
+        jobs.c.tenant == new.tenant, jobs.c.state.not_in(TERMINAL), jobs.c.joined_to.is_(None)
+    )
+    row = tx.find(unfinished)
+    if row is not None and row["unfinished"] >= new.max_unfinished:
+        raise OverQuota(
+            f"tenant {new.tenant} has {row['unfinished']} unfinished jobs, "
+            f"and may have {new.max_unfinished}",
+            retry_after_seconds=_BACKLOG_RETRY_SECONDS,
         )
 
 
