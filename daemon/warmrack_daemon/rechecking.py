@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import httpx
 from fastapi.concurrency import run_in_threadpool
 
+from warmrack_daemon.node_calls import ask, ask_node
 from warmrack_daemon.services import Services
 from warmrack_store.cache.snapshots import FileState
-from warmrack_store.errors import HostLost, Integrity, ModelCold, NotFound, WarmrackError
+from warmrack_store.errors import Integrity, ModelCold, NotFound
 from warmrack_store.ledgers import copies, nodes, residents, resolutions
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.ledgers.nodes import Node
@@ -26,12 +25,8 @@ from warmrack_store.rechecks import (
 from warmrack_store.records import Record
 from warmrack_store.states import NodeState
 
-LONGEST_SECONDS = 3600.0
-"""How long a node may be silent while it reads: 1 TiB from a disk that gives 300 MB/s."""
-_CONNECT_SECONDS = 5.0
 _HINT = "Load it again: what is in quarantine is fetched anew; `consequences` lists it."
 _THERE = (NodeState.READY, NodeState.DRAINING)
-Checked = TypeVar("Checked", bound=Record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,46 +107,16 @@ async def _check_memory(services: Services, resident: Resident, node: Node) -> M
     """None where the host let its model go in the meantime."""
     here = node.machine == machine_id()
     url = "http://host/audit" if here else f"{node.url}/hosts/{resident.id}/audit"
+    socket = resident.socket if here else None
     try:
-        return await _ask(services, MemoryCheck, url, {}, socket=resident.socket if here else None)
+        return await ask(services, url, Record(), MemoryCheck, socket=socket)
     except ModelCold:
         return None
 
 
 async def _check_disk(services: Services, stored: StoredReceipt, node: Node) -> DiskCheck:
     question = DiskQuestion(resolution_id=stored.resolution_id)
-    url = f"{node.url}/hosts/node/snapshots/verify"
-    return await _ask(services, DiskCheck, url, question.model_dump())
-
-
-async def _ask(
-    services: Services,
-    kind: type[Checked],
-    url: str,
-    question: dict[str, Any],
-    *,
-    socket: str | None = None,
-) -> Checked:
-    async with httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(uds=socket),
-        timeout=httpx.Timeout(LONGEST_SECONDS, connect=_CONNECT_SECONDS),
-        headers={"X-Warmrack-Node-Token": services.vault.node_token},
-        trust_env=False,
-    ) as client:
-        try:
-            answer = await client.post(url, json=question)
-        except httpx.TransportError as error:
-            raise HostLost(f"{kind.__name__}: the node does not answer: {error!r}") from error
-    if answer.status_code != 200:
-        raise _read_problem(answer)
-    return kind.model_validate_json(answer.content)
-
-
-def _read_problem(answer: httpx.Response) -> WarmrackError:
-    if answer.headers.get("content-type") != "application/problem+json":
-        return HostLost(f"the node answered {answer.status_code}")
-    problem = answer.json()
-    return WarmrackError.from_problem(problem)
+    return await ask_node(services, node, "/snapshots/verify", question, DiskCheck)
 
 
 def _end_resident(services: Services, resident: Resident) -> None:

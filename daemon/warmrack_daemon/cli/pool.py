@@ -1,21 +1,15 @@
-"""The commands about the pool: ps, unload, nodes, cache."""
+"""The commands about the pool: ps, unload, nodes."""
 
 from typing import Annotated
 
 import typer
 
 from warmrack_daemon.cli import options
-from warmrack_daemon.cli.help import show_help
 from warmrack_daemon.cli.output import print_line, print_list, print_table
 from warmrack_daemon.cli.session import open_client
 
 _UNLOAD_SECONDS = 120.0
 """A long answer may have to end first."""
-
-cache = typer.Typer(
-    help="What the pool's disks hold.", invoke_without_command=True, rich_markup_mode=None
-)
-cache.callback()(show_help)
 
 
 def ps(json: options.Json = False) -> None:
@@ -92,29 +86,6 @@ def nodes(json: options.Json = False) -> None:
     ]
     rows += [(node.name, node.state, "", "", "", node.url) for node in found if not node.devices]
     print_table(("name", "state", "device", "memory", "used", "url"), rows)
-
-
-@cache.command("ls")
-def cache_ls(json: options.Json = False) -> None:
-    """List the snapshots that the pool's disks hold."""
-    with open_client() as client:
-        found = client.snapshots()
-    if json:
-        print_list(found)
-        return
-    from warmrack_store.durations import format_size
-
-    rows = [
-        (
-            one.repository,
-            one.commit[:12],
-            ", ".join(one.nodes) or one.store,
-            format_size(one.bytes_done),
-            "complete" if one.complete else f"of {format_size(one.bytes_total)}",
-        )
-        for one in found
-    ]
-    print_table(("repository", "commit", "where", "bytes", "state"), rows)
 
 
 COMMANDS = (ps, unload, nodes)

@@ -7,6 +7,7 @@ import typer
 
 from warmrack_daemon.cli import (
     INTERRUPTED,
+    cache,
     catalog,
     explanations,
     jobs,
@@ -48,7 +49,7 @@ def make_program() -> typer.Typer:
     for group in (*_GROUPS, (doctor.doctor,)):
         for command in group:
             program.command()(command)
-    program.add_typer(pool.cache, name="cache")
+    program.add_typer(cache.cache, name="cache")
     program.add_typer(catalog.catalog, name="catalog")
     return program
 

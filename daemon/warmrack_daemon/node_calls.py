@@ -1,0 +1,65 @@
+"""Questions that a node, or a host on it, answers to the control plane alone."""
+
+from typing import TypeVar
+
+import httpx
+
+from warmrack_daemon.services import Services
+from warmrack_store.errors import HostLost, WarmrackError
+from warmrack_store.ledgers.nodes import Node
+from warmrack_store.records import Record
+
+LONGEST_SECONDS = 3600.0
+"""How long a node may be silent while it reads: 1 TiB from a disk that gives 300 MB/s."""
+_CONNECT_SECONDS = 5.0
+_SEAT = "node"
+"""The node's own place among the hosts of its ingress."""
+Answer = TypeVar("Answer", bound=Record)
+
+
+async def ask_node(
+    services: Services,
+    node: Node,
+    path: str,
+    question: Record,
+    kind: type[Answer],
+    *,
+    seconds: float = LONGEST_SECONDS,
+) -> Answer:
+    """What a node answers at `path` (`/snapshots/verify`), for which no user is asked.
+
+    Raises the node's own error, and HostLost where it does not answer within `seconds` of silence.
+    """
+    url = f"{node.url}/hosts/{_SEAT}{path}"
+    return await ask(services, url, question, kind, seconds=seconds)
+
+
+async def ask(
+    services: Services,
+    url: str,
+    question: Record,
+    kind: type[Answer],
+    *,
+    socket: str | None = None,
+    seconds: float = LONGEST_SECONDS,
+) -> Answer:
+    """The answer at `url`, taken from the unix `socket` where one is given; raises as `ask_node`."""
+    async with httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(uds=socket),
+        timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
+        headers={"X-Warmrack-Node-Token": services.vault.node_token},
+        trust_env=False,
+    ) as client:
+        try:
+            answer = await client.post(url, json=question.model_dump(mode="json"))
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise HostLost(f"{kind.__name__}: the node does not answer: {error!r}") from error
+    if answer.status_code != 200:
+        raise _read_problem(answer)
+    return kind.model_validate_json(answer.content)
+
+
+def _read_problem(answer: httpx.Response) -> WarmrackError:
+    if answer.headers.get("content-type") != "application/problem+json":
+        return HostLost(f"the node answered {answer.status_code}")
+    return WarmrackError.from_problem(answer.json())
