@@ -122,9 +122,14 @@ def test_failing_model_is_a_defect_of_this_request_only() -> None:
     batcher.close()
 
 
-def test_memory_that_runs_out_is_said_as_such(batcher: SerialBatcher) -> None:
+def test_memory_that_runs_out_on_a_gpu_is_said_as_such(batcher: SerialBatcher) -> None:
     def fail() -> None:
         raise torch.OutOfMemoryError("no more")
 
     with pytest.raises(OutOfMemory, match="no more"):
         batcher.run(fail).result(WAIT_SECONDS)
+
+
+def test_memory_that_runs_out_on_the_cpu_is_said_as_such(batcher: SerialBatcher) -> None:
+    with pytest.raises(OutOfMemory, match="allocate memory"):
+        batcher.run(lambda: torch.empty(1 << 60, dtype=torch.uint8)).result(WAIT_SECONDS)

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from warmrack_store.errors import DeviceUnsupported, Integrity, NotExact, OutOfMemory
+from warmrack_store.errors import DeviceUnsupported, Integrity, NotExact
 from warmrack_workers.audit import Evidence, TensorEvidence
 from warmrack_workers.backends import LoadedModel
 from warmrack_workers.backends.dtypes import stored_name
 from warmrack_workers.evidence import gather_evidence
+from warmrack_workers.exhaustion import out_of_memory_as_refusal
 from warmrack_workers.host_spec import HostSpec
 from warmrack_workers.tensor_proofs import leaf_of
 
@@ -44,13 +45,12 @@ def attach(spec: HostSpec, loaded: LoadedModel) -> LoadedModel:
         return loaded
     started = time.perf_counter()
     try:
-        _attach(part, loaded.model)
+        with out_of_memory_as_refusal(f"{part.resolution.repository} did not fit"):
+            _attach(part, loaded.model)
     except ImportError as error:
         raise DeviceUnsupported(
             f"peft cannot be used on this node: {error}", hint="Install the worker extra there."
         ) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(f"{part.resolution.repository} did not fit: {error}") from error
     except SafetensorError as error:
         raise Integrity(f"{part.resolution.repository} cannot be parsed: {error}") from error
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:

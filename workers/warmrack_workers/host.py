@@ -9,7 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from warmrack_store.errors import Defect, Integrity, ModelCold, NotExact, WarmrackError
+from warmrack_store.errors import (
+    Defect,
+    Integrity,
+    ModelCold,
+    NotExact,
+    OutOfMemory,
+    WarmrackError,
+)
 from warmrack_store.receipts import Receipt
 from warmrack_store.rechecks import MemoryCheck
 from warmrack_store.states import ResidentState
@@ -18,6 +25,7 @@ from warmrack_workers.audit import check_files, find_failure, judge
 from warmrack_workers.backends import LoadedModel, get_backend
 from warmrack_workers.downstream import Warm
 from warmrack_workers.evidence import inspect_files
+from warmrack_workers.exhaustion import ran_out
 from warmrack_workers.host_spec import HostSpec, read_spec
 from warmrack_workers.host_status import ErrorRecord, HostStatus
 from warmrack_workers.processes import get_identity
@@ -74,7 +82,8 @@ class Host:
             await self._fail(error)
         except Exception as error:
             _log.exception("the load failed", extra={"action": "load-failed"})
-            await self._fail(Defect(f"the load failed with {type(error).__name__}: {error}"))
+            told = f"the load failed with {type(error).__name__}: {error}"
+            await self._fail(OutOfMemory(told) if ran_out(error) else Defect(told))
 
     async def recheck(self) -> MemoryCheck:
         """The audit once more, on the model as it is in memory now, while it serves.

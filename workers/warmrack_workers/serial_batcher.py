@@ -15,6 +15,7 @@ import torch
 
 from warmrack_store.errors import Defect, OutOfMemory, WarmrackError
 from warmrack_workers.batcher import FinishReason, GenerationRequest, Step, Ticket
+from warmrack_workers.exhaustion import ran_out
 from warmrack_workers.sequence import Sequence
 
 _log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def wrap_failure(error: Exception) -> WarmrackError:
     """The library's error as ours."""
     if isinstance(error, WarmrackError):
         return error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if ran_out(error):
         return OutOfMemory(f"no memory is left for this request: {error}")
     return Defect(f"the model failed with {type(error).__name__}: {error}")
 

@@ -13,6 +13,7 @@ from warmrack_store.errors import Integrity, NotExact, NotSupported, OutOfMemory
 from warmrack_store.resolver.quantization import is_quantization_state
 from warmrack_workers.backends import LoadedModel
 from warmrack_workers.backends.dtypes import PRECISION_DTYPES, TORCH_DTYPES
+from warmrack_workers.exhaustion import out_of_memory_as_refusal
 from warmrack_workers.host_spec import HostSpec
 
 
@@ -72,16 +73,15 @@ def _load_model(
     model_class: Any, spec: HostSpec, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     try:
-        model, info = model_class.from_pretrained(
-            str(spec.snapshot_dir),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=load_dtype(spec),
-            output_loading_info=True,
-            **options,
-        )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(f"{spec.model} did not fit on {spec.device}: {error}") from error
+        with out_of_memory_as_refusal(f"{spec.model} did not fit on {spec.device}"):
+            model, info = model_class.from_pretrained(
+                str(spec.snapshot_dir),
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=load_dtype(spec),
+                output_loading_info=True,
+                **options,
+            )
     except SafetensorError as error:
         raise Integrity(f"{spec.model}: a weights file cannot be parsed: {error}") from error
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -94,9 +94,12 @@ def _load_tokenizer(spec: HostSpec, gguf_file: str | None) -> Any | None:
         return None
     options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        return transformers.AutoTokenizer.from_pretrained(
-            str(spec.snapshot_dir), local_files_only=True, trust_remote_code=False, **options
-        )
+        with out_of_memory_as_refusal(f"{spec.model} did not fit on {spec.device}"):
+            return transformers.AutoTokenizer.from_pretrained(
+                str(spec.snapshot_dir), local_files_only=True, trust_remote_code=False, **options
+            )
+    except OutOfMemory:
+        raise
     except Exception as error:
         # The tokenizers library raises bare Exception for a file that it cannot parse.
         raise NotExact(f"{spec.model}: its tokenizer cannot be loaded: {error}") from error
