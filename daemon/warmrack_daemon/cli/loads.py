@@ -22,20 +22,22 @@ def load(
     priority: options.PriorityName = "normal",
     node: Annotated[str | None, typer.Option(help="The node that shall load it.")] = None,
     timeout: options.Timeout = None,
+    expires_at: options.ExpiresAt = None,
+    idempotency_key: options.IdempotencyKey = None,
     dry_run: options.DryRun = False,
     no_wait: options.NoWait = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Load a model onto a device of the pool and keep it warm."""
-    fields = _job(priority, timeout) | _given(
+    fields = _job(priority, timeout, expires_at) | _given(
         keep_alive=keep_alive, nodes=None if node is None else [node]
     )
     with open_client() as client:
         if dry_run:
             show_explanation(client, model, request, as_json=json)
             return
-        job = client.load(model, **request.fields, **fields)
+        job = client.load(model, idempotency_key=idempotency_key, **request.fields, **fields)
         _finish(client, job, no_wait=no_wait, as_json=json, verbose=verbose)
 
 
@@ -49,29 +51,31 @@ def prefetch(
     ] = None,
     priority: options.PriorityName = "normal",
     timeout: options.Timeout = None,
+    expires_at: options.ExpiresAt = None,
+    idempotency_key: options.IdempotencyKey = None,
     dry_run: options.DryRun = False,
     no_wait: options.NoWait = False,
     json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Bring a model's files into the cache without loading them."""
-    fields = _job(priority, timeout) | _given(tier=tier, nodes=nodes)
+    fields = _job(priority, timeout, expires_at) | _given(tier=tier, nodes=nodes)
     with open_client() as client:
         if dry_run:
             show_explanation(client, model, request, as_json=json)
             return
-        job = client.prefetch(model, **request.fields, **fields)
+        job = client.prefetch(model, idempotency_key=idempotency_key, **request.fields, **fields)
         _finish(client, job, no_wait=no_wait, as_json=json, verbose=verbose)
 
 
 COMMANDS = (load, prefetch)
 
 
-def _job(priority: str, timeout: str | None) -> dict[str, Any]:
+def _job(priority: str, timeout: str | None, expires_at: str | None) -> dict[str, Any]:
     from warmrack_store.durations import parse_duration
 
     seconds = None if timeout is None else parse_duration(timeout)
-    return {"priority": priority} | _given(timeout_seconds=seconds)
+    return {"priority": priority} | _given(timeout_seconds=seconds, expires_at=expires_at)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -34,6 +34,14 @@ Timeout = Annotated[
     str | None,
     typer.Option(help="End the job so long after its submission, waiting included: 90s, 10m."),
 ]
+ExpiresAt = Annotated[
+    str | None,
+    typer.Option(help="Drop the job if nobody has started it by then: 2027-01-31T08:00:00Z."),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(help="The same key and request again give the same job, for a day."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Explain what it would do, do nothing.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job and do not wait for it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
