@@ -85,6 +85,7 @@ class Refusal(WarmrackError):
     """The request is wrong or cannot be served; asking again gives the same answer."""
 
     code = "refused"
+    hint = "Change what the message names; the same request gets the same answer."
     status = 422
     exit_code = 3
 
@@ -315,6 +316,7 @@ class Proof(Refusal):
     """What is on disk or in memory is not what was asked for; it is never served."""
 
     code = "not-proved"
+    hint = "Load it again; `warmrack receipt JOB` shows what was checked."
     exit_code = 5
 
 
@@ -336,6 +338,7 @@ class Transient(WarmrackError):
     """A passing condition; retried with backoff."""
 
     code = "transient"
+    hint = "Ask again later; a job is retried by itself."
     status = 503
     exit_code = 4
     retryable = True
@@ -428,6 +431,7 @@ class Ended(WarmrackError):
     """The work was ended from outside before it was done."""
 
     code = "ended"
+    hint = "Submit it again if you still want it."
     status = 409
     exit_code = 6
 

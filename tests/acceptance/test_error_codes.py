@@ -143,6 +143,17 @@ CASES = (
     ),
     Case(error=errors.AdapterBaseUnresolved, model=ADAPTER),
 )
+TRANSIENT = ((503, errors.HubUnavailable), (429, errors.RateLimited))
+OVER_HTTP: tuple[tuple[dict[str, Any], type[errors.WarmrackError]], ...] = (
+    ({"attn": "sdpa"}, errors.NotSupported),
+    ({"max_memory_bytes": 1000}, errors.WontFit),
+    ({"max_download_bytes": 10}, errors.WontFit),
+    ({"lock": "require"}, errors.LockMismatch),
+)
+PROVOKED: set[type[errors.WarmrackError]] = {case.error for case in CASES} | {
+    error for _, error in (*TRANSIENT, *OVER_HTTP)
+}
+"""The rest is in test_job_error_codes."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.error.code)
@@ -166,9 +177,7 @@ def test_code_comes_as_a_problem_document_over_http(pool: Stack, case: Case) -> 
     assert problem["hint"]
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(503, errors.HubUnavailable), (429, errors.RateLimited)]
-)
+@pytest.mark.parametrize(("status", "error"), TRANSIENT)
 def test_hub_that_cannot_answer_is_transient(
     pool: Stack, status: int, error: type[errors.WarmrackError]
 ) -> None:
@@ -183,15 +192,7 @@ def test_hub_that_cannot_answer_is_transient(
     assert over_http.json()["retryable"] is True
 
 
-@pytest.mark.parametrize(
-    ("fields", "error"),
-    [
-        ({"attn": "sdpa"}, errors.NotSupported),
-        ({"max_memory_bytes": 1000}, errors.WontFit),
-        ({"max_download_bytes": 10}, errors.WontFit),
-        ({"lock": "require"}, errors.LockMismatch),
-    ],
-)
+@pytest.mark.parametrize(("fields", "error"), OVER_HTTP)
 def test_fields_without_an_option_are_refused_over_http(
     pool: Stack, fields: dict[str, Any], error: type[errors.WarmrackError]
 ) -> None:
