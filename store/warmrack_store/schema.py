@@ -167,6 +167,21 @@ tensors = sa.Table(
     _text("leaf"),
 )
 
+pieces = sa.Table(
+    "pieces",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("piece", sa.Integer, primary_key=True),
+    _text("sha256"),
+)
+
+hub_waits = sa.Table(
+    "hub_waits",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("until", Time, nullable=False),
+)
+
 skeletons = sa.Table(
     "skeletons",
     metadata,

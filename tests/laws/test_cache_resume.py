@@ -39,7 +39,7 @@ class CutSource:
         return "cut"
 
     @contextmanager
-    def open(self, file: FileFact, start: int) -> Iterator[Iterator[bytes]]:
+    def open(self, file: FileFact, start: int, end: int) -> Iterator[Iterator[bytes]]:
         yield self._send(start)
 
     def interrupt(self) -> None:

@@ -138,7 +138,7 @@ class BlobFetch:
 
     def _receive(self, stream: io.BufferedRandom, hasher: BlobHasher) -> None:
         file = hasher.file
-        with self.source.open(file, hasher.size_bytes) as chunks:
+        with self.source.open(file, hasher.size_bytes, file.size) as chunks:
             for chunk in chunks:
                 self._stop_if_halted(file)
                 if hasher.size_bytes + len(chunk) > file.size:

@@ -77,10 +77,10 @@ class HubSource:
         self._client.close()
 
     @contextmanager
-    def open(self, file: FileFact, start: int) -> Iterator[Iterator[memoryview]]:
-        """The bytes of `file` from `start` on, also from a server that ignores ranges."""
+    def open(self, file: FileFact, start: int, end: int) -> Iterator[Iterator[memoryview]]:
+        """The bytes of `file` from `start` up to `end`, also from a server that ignores ranges."""
         what = f"{self._repository}/{file.path}"
-        with _connection_errors(what), self._answer(file, start) as response:
+        with _connection_errors(what), self._answer(file, start, end) as response:
             skip = _find_skip(response, file, start, what)
             yield self._iterate(response, skip)
 
@@ -92,14 +92,14 @@ class HubSource:
             _shut(stream)
 
     @contextmanager
-    def _answer(self, file: FileFact, start: int) -> Iterator[httpx.Response]:
+    def _answer(self, file: FileFact, start: int, end: int) -> Iterator[httpx.Response]:
         """The 200 or 206 that the Hub, or whom it redirects to, gives."""
         what = f"{self._repository}/{file.path}"
         path = f"/{self._repository}/resolve/{self._commit}/{quote(check_file_path(file.path))}"
         url = httpx.URL(f"{self._endpoint}{path}")
         check_address(str(url), str(self._endpoint), self._allowed_hosts)
         for _hop in range(_MAX_REDIRECTS + 1):
-            response = self._client.send(self._request(url, start), stream=True)
+            response = self._client.send(self._request(url, file, start, end), stream=True)
             try:
                 self._check_commit(response, what)
                 if not response.has_redirect_location:
@@ -111,9 +111,11 @@ class HubSource:
                 response.close()
         raise HubUnavailable(f"{what}: more than {_MAX_REDIRECTS} redirects")
 
-    def _request(self, url: httpx.URL, start: int) -> httpx.Request:
+    def _request(self, url: httpx.URL, file: FileFact, start: int, end: int) -> httpx.Request:
         headers = {"Accept-Encoding": "identity", "User-Agent": "warmrack"}
-        if start:
+        if end < file.size:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        elif start:
             headers["Range"] = f"bytes={start}-"
         if self._token is not None and self._is_hub(url):
             headers["Authorization"] = f"Bearer {self._token}"

@@ -17,7 +17,7 @@ class OfflineSource:
     def __init__(self, *, repository: str, commit: str) -> None:
         self._snapshot = f"{repository}@{commit}"
 
-    def open(self, file: FileFact, start: int) -> AbstractContextManager[Never]:
+    def open(self, file: FileFact, start: int, end: int) -> AbstractContextManager[Never]:
         raise OfflineMiss(f"{file.path} of {self._snapshot} is not whole in this node's cache")
 
     def interrupt(self) -> None:

@@ -22,12 +22,13 @@ class Source(Protocol):
         """Body bytes of files that came over the wire, those that were of no use included."""
 
     def open(
-        self, file: FileFact, start: int
+        self, file: FileFact, start: int, end: int
     ) -> AbstractContextManager[Iterator[bytes | memoryview]]:
-        """The bytes of `file` from `start` to its end; a chunk is valid until the next is asked for.
+        """The bytes of `file` from `start` up to `end`; a chunk is valid until the next is asked
+        for. Fewer bytes than that are a failure of the source, more are wrong.
 
         Entering and iterating may raise: a Transient is tried again from where it stands, an
-        Integrity from the first byte, anything else ends the fetch.
+        Integrity once more, anything else ends the fetch.
         """
 
     def interrupt(self) -> None:

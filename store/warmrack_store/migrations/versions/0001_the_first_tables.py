@@ -244,6 +244,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("file_digest", "name", name=op.f("pk_tensors")),
     )
     op.create_table(
+        "pieces",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("piece", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", "piece", name=op.f("pk_pieces")),
+    )
+    op.create_table(
+        "hub_waits",
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint", name=op.f("pk_hub_waits")),
+    )
+    op.create_table(
         "skeletons",
         sa.Column("config_digest", sa.Text(), nullable=False),
         sa.Column("record", sa.JSON(), nullable=False),
@@ -254,6 +267,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
 
+    op.drop_table("hub_waits")
+    op.drop_table("pieces")
     op.drop_table("skeletons")
     op.drop_table("tensors")
     op.drop_table("secrets")
