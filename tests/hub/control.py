@@ -218,6 +218,10 @@ class Hub:
     def read_counts(self) -> Counts:
         return Counts(tuple(Count(**row) for row in self._call("count")))
 
+    def serve_xet(self, folder: Path | None) -> None:
+        """Offer LFS files as Xet objects too, kept in `folder`; None: no more."""
+        self._call("serve-xet", folder=None if folder is None else str(folder.resolve()))
+
     def reset_counts(self) -> None:
         """Start from nothing; an answer that is under way is no longer counted."""
         self._call("reset-counts")

@@ -14,11 +14,12 @@ from tests.hub.answers import Answer, Request, file_answer, json_answer
 from tests.hub.cdn import Signer, cdn_path
 from tests.hub.refusals import Refusal
 from tests.hub.repositories import Commit, Repositories, Repository
+from tests.hub.xet import XetStorage
 
 _REPOSITORY = r"(?P<repository>[^/]+(?:/[^/]+)??)"
 _API = re.compile(
     rf"^/api/models/{_REPOSITORY}"
-    r"(?:/(?P<verb>revision|tree|refs|commits|paths-info|auth-check|safetensors-metadata)"
+    r"(?:/(?P<verb>revision|tree|refs|commits|paths-info|auth-check|safetensors-metadata|xet-read-token)"
     r"(?:/(?P<rest>.*))?)?$"
 )
 _RESOLVE = re.compile(rf"^/{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
@@ -30,6 +31,8 @@ class HubSettings:
 
     page_entries: int = 1000
     signature_ttl_seconds: float = 3600.0
+    xet: XetStorage | None = None
+    """Where LFS files lie also as Xet objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +68,11 @@ class HubAnswers:
             "commits": self._commits,
             "paths-info": _paths_info,
             "safetensors-metadata": _safetensors_metadata,
+            "xet-read-token": self._xet_token,
         }
-        if verb == "auth-check":
+        if verb in ("auth-check", "xet-read-token"):
             check_gate(repository, reader)
+        if verb == "auth-check":
             return json_answer({}).about(repository.name)
         return verbs[verb](request, repository, rest).about(repository.name)
 
@@ -106,6 +111,12 @@ class HubAnswers:
             added = listings.describe_last_commit(commit)
             entries = [{**entry, **added} for entry in entries]
         return self._paged(request, entries)
+
+    def _xet_token(self, _request: Request, repository: Repository, rest: str) -> Answer:
+        get_commit(repository, rest)
+        if self.settings.xet is None:
+            raise Refusal(404, None, "This repository is not on Xet storage.")
+        return json_answer({}, self.settings.xet.connection_headers())
 
     def _commits(self, request: Request, repository: Repository, rest: str) -> Answer:
         history = repository.list_history(get_commit(repository, rest or "main"))
@@ -165,6 +176,12 @@ class HubAnswers:
             "Location": f"{self.cdn_url}{location}?{self.signer.sign(location, expires_at=expires_at)}",
         }
         del headers["ETag"]
+        if self.settings.xet is not None:
+            route = f"{self.url}/api/models/{repository.name}/xet-read-token/{commit.sha}"
+            headers |= {
+                "X-Xet-Hash": self.settings.xet.get_hash(held),
+                "Link": f'<{route}>; rel="xet-auth"',
+            }
         return Answer(status=302, headers=headers).about(repository.name, path)
 
 

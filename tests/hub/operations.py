@@ -14,6 +14,7 @@ from tests.hub.journal import Journal, Selection, Traffic
 from tests.hub.models_api import HubSettings
 from tests.hub.repositories import RefKind, Repositories
 from tests.hub.rules import Rules
+from tests.hub.xet import XetStorage
 
 Arguments = Mapping[str, Any]
 
@@ -86,6 +87,10 @@ class Operations:
     def do_configure(self, arguments: Arguments) -> None:
         for name, value in arguments.items():
             setattr(self.settings, name, value)
+
+    def do_serve_xet(self, arguments: Arguments) -> None:
+        folder = arguments["folder"]
+        self.settings.xet = None if folder is None else XetStorage(Path(folder))
 
     def do_add_fault(self, arguments: Arguments) -> int:
         return self.rules.add(rule_from_json(arguments))
