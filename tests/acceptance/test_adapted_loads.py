@@ -16,6 +16,8 @@ from tests.hub.control import Hub
 from tests.hub.models import get_model_folder
 from warmrack_store import errors
 
+pytestmark = pytest.mark.slow
+
 BASE, OTHER = "acme/lora-base", "acme/lora-other"
 LORA, PINNED, LOST = "acme/lora", "acme/lora-pinned", "acme/lora-lost"
 PROMPT = "The quick brown fox"

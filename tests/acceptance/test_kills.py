@@ -18,6 +18,8 @@ from tests.hub.control import Hub
 from tests.hub.faults import Origin, Rate
 from tests.hub.models import get_model_folder
 
+pytestmark = pytest.mark.slow
+
 SLOW_BYTES_PER_SECOND = 150_000
 QUICK_LEASE = {"WARMRACK_LEASE_SECONDS": "2"}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import warmrack
 from tests.acceptance.conftest import BERT, LLAMA
 from tests.acceptance.stack import Stack, running_stack
 from tests.hub.control import Served, running_hub
@@ -25,6 +26,42 @@ def test_a_locked_load_is_served_as_the_file_has_it(pool: Stack, lock_file: Path
     code, job = pool.run_json("load", LLAMA, "--locked", "--lock-file", str(lock_file))
     assert code == 0
     assert job["resolution"]["commit"] == pool.hub.get_commit(LLAMA).sha
+    assert job["lock"] == json.loads(lock_file.read_text())["digest"]
+
+
+def test_a_lock_is_kept_by_the_service_and_a_job_may_name_it(pool: Stack, lock_file: Path) -> None:
+    digest = json.loads(lock_file.read_text())["digest"]
+    with pool.client() as client:
+        kept = client.lock(digest)
+        assert (kept.digest, kept.tenant) == (digest, "default")
+        assert [entry["request"]["model"] for entry in kept.entries] == [LLAMA]
+        job = client.load(LLAMA, lock="require", lock_digest=digest)
+        done = client.wait(job.id, timeout_seconds=60)
+    assert done.lock == digest
+    assert done.resolution is not None
+    assert done.resolution.commit == kept.entries[0]["locked"]["commit"]
+
+
+def test_a_job_that_brings_only_an_entry_names_a_lock_of_it(pool: Stack, lock_file: Path) -> None:
+    (entry,) = json.loads(lock_file.read_text())["entries"]
+    with pool.client() as client:
+        job = client.prefetch(LLAMA, lock="require", locked=entry["locked"])
+        assert job.lock is not None
+        assert client.lock(job.lock).entries[0]["locked"] == entry["locked"]
+
+
+def test_a_named_lock_that_is_unknown_or_holds_another_model_is_refused(
+    pool: Stack, lock_file: Path
+) -> None:
+    digest = json.loads(lock_file.read_text())["digest"]
+    with pool.client() as client:
+        with pytest.raises(warmrack.errors.NotFound, match="no lock"):
+            client.load(LLAMA, lock="require", lock_digest="0" * 64)
+        with pytest.raises(warmrack.errors.NotFound, match="no lock"):
+            client.lock("0" * 64)
+        other = client.load(BERT, lock="require", lock_digest=digest)
+        with pytest.raises(warmrack.errors.LockMismatch):
+            client.wait(other.id, timeout_seconds=60)
 
 
 def test_a_model_that_is_not_in_the_file_is_a_mismatch(pool: Stack, lock_file: Path) -> None:
@@ -59,6 +96,7 @@ def test_verify_offline_reads_the_cache_and_names_a_missing_or_changed_file(
         config.symlink_to(target)
 
 
+@pytest.mark.slow
 def test_a_lock_holds_on_another_pool_after_the_branch_has_moved(tmp_path: Path) -> None:
     folder = get_model_folder("tiny_llama")
     path = str(tmp_path / "models.lock")

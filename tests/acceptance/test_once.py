@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.acceptance.stack import Stack, running_stack
 from tests.hub.control import Hub
 from tests.hub.models import get_model_folder
 
 
+@pytest.mark.slow
 def test_twenty_submits_on_two_nodes_cost_one_download_and_one_resident(hub: Hub) -> None:
     name = "acme/asked-often"
     hub.add_repository(name, get_model_folder("tiny_llama_sharded"))

@@ -13,6 +13,8 @@ from tests.acceptance.stack import Stack, running_stack
 from tests.hub.control import Hub
 from tests.hub.models import get_model_folder
 
+pytestmark = pytest.mark.slow
+
 PLAIN, NF4, INT8 = "acme/plain", "acme/stored-nf4", "acme/stored-int8"
 PACKED = "acme/packed"
 FOLDERS = {

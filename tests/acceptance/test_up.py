@@ -5,6 +5,7 @@ import signal
 from functools import partial
 
 import httpx
+import pytest
 
 import warmrack
 from tests.acceptance.conftest import LLAMA
@@ -25,6 +26,7 @@ def test_ready_line_names_everything_and_the_end_is_clean(hub: Hub) -> None:
         assert stack.list_processes() == []
 
 
+@pytest.mark.slow
 def test_second_up_on_the_same_state_is_refused(hub: Hub) -> None:
     with running_stack(hub) as stack:
         second = stack.run(*stack.up_command()[len(stack.up_command()) - 9 :])
@@ -43,6 +45,7 @@ def test_password_of_the_broker_is_on_no_command_line(hub: Hub) -> None:
         assert config.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_part_that_dies_is_started_again(hub: Hub) -> None:
     with running_stack(hub) as stack:
         for name in ("control", "broker", "node-0"):
@@ -68,6 +71,7 @@ def _other(stack: Stack, name: str, old: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_host_outlives_its_agent_and_is_adopted(hub: Hub) -> None:
     with running_stack(hub) as stack, stack.client() as client:
         job = client.wait(client.load(LLAMA).id, timeout_seconds=90)
@@ -80,6 +84,7 @@ def test_host_outlives_its_agent_and_is_adopted(hub: Hub) -> None:
         assert client.residents()[0].pid == host
 
 
+@pytest.mark.slow
 def test_up_after_kill_9_of_everything_carries_on_with_what_was_accepted(hub: Hub) -> None:
     with running_stack(hub) as stack:
         with stack.client() as client:

@@ -271,6 +271,7 @@ def await_refusal(host: Running, code: str, named: str) -> None:
     assert host.await_end()
 
 
+@pytest.mark.slow
 def test_host_outlives_its_nursery(llama: HostSpec, folder: Path) -> None:
     nursery = Nursery(folder / "nursery.log")
     assert nursery.wait_ready(120)

@@ -50,6 +50,7 @@ def test_nursery_says_when_it_is_ready_has_one_thread_and_ends_with_its_stdin() 
         assert process.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_dead_nursery_is_seen_and_started_again_and_its_host_lives_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ def test_dead_nursery_is_seen_and_started_again_and_its_host_lives_on(
     assert nursery.pid is None
 
 
+@pytest.mark.slow
 def test_host_is_spawned_while_the_nursery_is_not_ready(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

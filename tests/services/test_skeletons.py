@@ -79,6 +79,7 @@ def test_a_class_that_cannot_be_built_is_refused_with_what_the_library_said() ->
         ask_skeleton("NoSuchClass", {"model_type": "llama"})
 
 
+@pytest.mark.slow
 def test_a_config_is_counted_once_and_kept(database: Database) -> None:
     config = config_of("llama")
     first = learn_skeleton(database, "LlamaForCausalLM", config)
