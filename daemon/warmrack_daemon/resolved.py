@@ -68,7 +68,8 @@ class Resolved:
 
 
 def _lifetime(request: LoadRequest, resolution: Resolution) -> float:
-    if not is_commit(request.ref().revision):
+    """By what may move or be forbidden soonest: an adapter and its base count as the model does."""
+    refs = (request.ref().revision, *(part.ref_asked for part in resolution.parts))
+    if not all(is_commit(ref) for ref in refs):
         return _BRANCH_SECONDS
-    public = not (resolution.private or resolution.gated)
-    return _PUBLIC_COMMIT_SECONDS if public else _COMMIT_SECONDS
+    return _PUBLIC_COMMIT_SECONDS if resolution.public else _COMMIT_SECONDS
