@@ -11,10 +11,10 @@ _PUBLIC_HOSTS = frozenset({"huggingface.co", "hf.co"})
 
 def check_hub(request: LoadRequest, endpoint: str) -> None:
     """Raise BadRequest for a URL of another Hub: nothing would be fetched from it."""
-    asked = urlsplit(endpoint).netloc
+    asked = _find_host(endpoint)
     for spelling in (request.model, request.adapter, request.adapter_base):
         host = _find_host(spelling or "")
-        if host is not None and host not in _PUBLIC_HOSTS | {asked.rpartition("@")[2].lower()}:
+        if host is not None and host not in _PUBLIC_HOSTS | {asked}:
             raise BadRequest(
                 f"model {spelling!r:.200} is at {host}, and this service asks {asked}",
                 hint="Give org/name alone, or use a service whose WARMRACK_HUB_ENDPOINT is there.",
