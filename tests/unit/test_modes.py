@@ -65,6 +65,12 @@ def test_optimized_serves_another_precision_than_the_mirror_has_from_the_origina
     assert {one.code for one in found.rejected} == {"quant-mismatch"}
 
 
+def test_quantize_never_excludes_weights_that_are_quantized_already() -> None:
+    found = resolved(QUANTIZED, mode="optimized", quantize="never")
+    assert (found.repository, found.precision, found.quantization) == (NAME, "bf16", None)
+    assert [(one.repository, one.code) for one in found.rejected] == [(FOUR_BIT, "no-variant")]
+
+
 def test_a_pinned_revision_is_never_dropped_for_a_mirror() -> None:
     found = resolved(QUANTIZED, mode="optimized", revision="v1")
     assert found.repository == NAME
@@ -130,3 +136,17 @@ def test_a_locked_file_with_other_bytes_is_a_mismatch_by_name() -> None:
     changed = locked.model_copy(update={"files": (file, *locked.files[1:])})
     with pytest.raises(errors.LockMismatch, match=file.path):
         resolved(mode="exact", lock="require", locked=changed)
+
+
+def test_no_lock_makes_an_exact_request_another_repositorys() -> None:
+    mirror = model("mirror/Llama-3.1-8B-Instruct", LLAMA_8B)
+    locked = resolved(mode="exact").lock().model_copy(update={"repository": mirror.repository})
+    with pytest.raises(errors.LockMismatch, match="now there is bf16 from meta-llama"):
+        resolved(mirror, mode="exact", lock="require", locked=locked)
+
+
+def test_a_commit_that_the_request_names_is_not_given_up_for_the_locked_one() -> None:
+    locked = resolved(mode="exact").lock()
+    assert resolved(revision=locked.commit, lock="require", locked=locked).commit == locked.commit
+    with pytest.raises(errors.LockMismatch, match="asked for at f{40}, and locked at"):
+        resolved(revision="f" * 40, lock="require", locked=locked)

@@ -91,7 +91,7 @@ def _reject(proposal: Proposal, code: str, reason: str) -> Rejected:
 
 def wants_children(request: LoadRequest) -> bool:
     """Whether the Hub is asked for quantized children of the repository."""
-    own_only = request.quantize is Quantize.ON_THE_FLY
+    own_only = request.quantize in (Quantize.ON_THE_FLY, Quantize.NEVER)
     return request.mode in (Mode.OPTIMIZED, Mode.AUTO) and not own_only
 
 

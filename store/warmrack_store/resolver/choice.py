@@ -97,7 +97,10 @@ def _choose(
 def _choose_locked(
     request: LoadRequest, asked: Asked, candidates: Sequence[Candidate], locked: LockedLoad
 ) -> Choice:
-    """The offer that the lock holds, whatever the pool and the catalog say now."""
+    """The offer that the lock holds, whatever the pool and the catalog say now; an exact request
+    has no other than its own repository, even by a lock."""
+    if request.mode is Mode.EXACT:
+        candidates = ()
     modes = [request.mode] if request.mode is not Mode.AUTO else [Mode.AUTO, Mode.OPTIMIZED]
     judged: list[Offer | Rejected] = []
     for mode in modes:

@@ -85,6 +85,8 @@ def _offer_other(
         return mismatch
     variant = plan_variant(_other_request(request, asked), facts)
     rules.check_limits(request, variant.memory, variant.size_bytes)
+    if request.quantize is Quantize.NEVER and own is None and variant.quantized:
+        raise NoVariant(f"{name} is quantized, which quantize never excludes")
     if own is not None and not have_equal_weights(own, variant, pool.roots):
         raise NoVariant(f"{name} is not known to hold the same tensors")
     if request.precision == "checkpoint" and _must_be_quantized(request) and not variant.quantized:

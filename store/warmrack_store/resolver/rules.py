@@ -7,6 +7,8 @@ from math import prod
 from warmrack_store.durations import format_duration, format_size
 from warmrack_store.errors import Defect, LockMismatch, NotSupported, RemoteCode, WontFit
 from warmrack_store.facts import RefFact, RepositoryFacts, WeightFile
+from warmrack_store.locks import LockedLoad
+from warmrack_store.refs import is_commit
 from warmrack_store.requests import LoadRequest, LockUse, Mode, check_supported
 from warmrack_store.resolution import Memory, TrailLine
 from warmrack_store.resolver.asked import Asked
@@ -51,6 +53,8 @@ def consult_lock(request: LoadRequest) -> TrailLine:
             f"the lock holds nothing for {request.model} as it is asked for",
             hint="Add it: warmrack lock MODEL, with the same options.",
         )
+    if locked is not None:
+        _check_pins(request, locked)
     decision = "no lock is consulted" if request.lock is LockUse.NONE else "the lock holds nothing"
     return TrailLine(
         rule="R1",
@@ -59,6 +63,20 @@ def consult_lock(request: LoadRequest) -> TrailLine:
         alternatives=tuple(use.value for use in LockUse if use is not request.lock),
         evidence="" if locked is None else f"{len(locked.files)} files by digest",
     )
+
+
+def _check_pins(request: LoadRequest, locked: LockedLoad) -> None:
+    """A commit that the request names itself is not given up for the one that is locked."""
+    adapter = locked.adapter.commit if locked.adapter is not None else None
+    pins = [(request.ref(), adapter or locked.asked_commit)]
+    if request.adapter is not None:
+        pins = [(request.ref(), locked.asked_commit), (request.adapter_ref(), adapter)]
+    for ref, commit in pins:
+        if is_commit(ref.revision) and ref.revision != commit:
+            raise LockMismatch(
+                f"{ref.repository} is asked for at {ref.revision}, and locked at {commit}",
+                hint="Leave the revision out, or lock the model anew.",
+            )
 
 
 def name_canonically(request: LoadRequest, ref: RefFact) -> TrailLine:
