@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar, assert_never
 
 import httpx
 
-from warmrack import event_calls, job_calls, pool_calls, receipt_calls, task_calls
+from warmrack import event_calls, job_calls, lock_calls, pool_calls, receipt_calls, task_calls
 from warmrack.connection import Connection, answer_of, make_connection
 from warmrack.methods import describe
 from warmrack.steps import (
@@ -125,6 +125,8 @@ class Client:
     export_receipt = _method(receipt_calls.export_receipt)
     verify_receipt = _method(receipt_calls.verify_receipt)
     pool_key = _method(receipt_calls.get_pool_key)
+    keep_lock = _method(lock_calls.keep_lock)
+    lock = _method(lock_calls.get_lock)
     events = _iterator(event_calls.list_events)
     run_task = _method(task_calls.run_task)
     stream_task = _iterator(task_calls.stream_task)

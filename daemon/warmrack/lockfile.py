@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -43,6 +43,18 @@ class LockFile(Record):
         kept = tuple(entry for _, entry in ordered)
         return cls(entries=kept, digest=_digest(kept))
 
+    def check(self, what: str) -> None:
+        """Raise Integrity where the entries are not those that were written."""
+        if self.digest != _digest(self.entries):
+            raise Integrity(
+                f"{what} was changed by hand: its entries do not have its digest",
+                hint="Lock the models anew.",
+            )
+
+    def list_entries(self) -> list[dict[str, Any]]:
+        """The entries as JSON."""
+        return [entry.model_dump(mode="json") for entry in self.entries]
+
     def find(self, request: LoadRequest) -> LockedLoad | None:
         """What the request is locked to; spellings of the same request are one."""
         key = request.lock_key()
@@ -69,11 +81,7 @@ def read_lock(path: Path) -> LockFile:
             f"{path} cannot be read: {reason}", hint="Make one: warmrack lock MODEL."
         ) from error
     found = parse_json(LockFile, text)
-    if found.digest != _digest(found.entries):
-        raise Integrity(
-            f"{path} was changed by hand: its entries do not have its digest",
-            hint="Lock the models anew.",
-        )
+    found.check(str(path))
     return found
 
 

@@ -70,6 +70,8 @@ class Job(Result):
     joined_to: str | None = None
     resident: str | None = None
     receipt: str | None = None
+    lock: str | None = None
+    """Digest of the lock that held it."""
     result: Any = None
     error: Failure | None = None
     created_at: datetime | None = None
@@ -144,6 +146,16 @@ class Snapshot(Result):
     complete: bool = True
     bytes_done: int = 0
     bytes_total: int = 0
+
+
+class StoredLock(Result):
+    """A models.lock as the service keeps it."""
+
+    digest: str
+    entries: tuple[dict[str, Any], ...]
+    tenant: str
+    """Who brought it first."""
+    created_at: datetime
 
 
 class Step(Result):

@@ -1,5 +1,8 @@
 """How a submission becomes a stored job, from whichever side it comes."""
 
+from dataclasses import replace
+
+from warmrack_daemon.locking import settle_lock
 from warmrack_daemon.services import Services
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.ledgers import nodes, outbox
@@ -36,6 +39,7 @@ def submit(
     with services.database.write() as tx:
         if submission.task is not None:
             nodes.check_task(tx, submission.task)
+        new = replace(new, submission=settle_lock(tx, submission, tenant))
         job = submit_job(tx, new)
         if owed_to_celery is not None:
             outbox.owe(tx, job_id=job.id, kind="celery", address=owed_to_celery)

@@ -242,6 +242,15 @@ receipts = sa.Table(
     sa.Column("created_at", Time, nullable=False),
 )
 
+locks = sa.Table(
+    "locks",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("entries", sa.JSON, nullable=False),
+    _text("tenant"),
+    sa.Column("created_at", Time, nullable=False),
+)
+
 rates = sa.Table(
     "rates",
     metadata,

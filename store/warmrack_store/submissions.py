@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from warmrack_store.durations import check_keep_alive
 from warmrack_store.errors import BadRequest, Contradiction, NotSupported
 from warmrack_store.records import Record, canonical_json, digest_json, parse_record
-from warmrack_store.requests import LoadRequest
+from warmrack_store.requests import LoadRequest, LockUse
 from warmrack_store.requests import check_supported as check_request_supported
 from warmrack_store.states import JobKind, Priority, Tier
 
@@ -23,6 +23,9 @@ class Submission(Record):
     kind: JobKind
     request: LoadRequest
     nodes: str | tuple[Name, ...] | None = Field(None, description="all, a number, or names")
+    lock_digest: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="the stored lock that holds the request"
+    )
     tier: Tier | None = Field(None, description="device for load and task; disk or ram: prefetch")
     keep_alive: Annotated[str, AfterValidator(check_keep_alive)] | None = None
     priority: Priority = Priority.NORMAL
@@ -48,6 +51,10 @@ class Submission(Record):
             raise Contradiction(
                 f"kind {self.kind.value} excludes tier {self.tier.value}",
                 hint="prefetch ends at disk or ram, load and task at device.",
+            )
+        if self.lock_digest is not None and self.request.lock is LockUse.NONE:
+            raise Contradiction(
+                "lock_digest is given, but request.lock is none", hint="Set lock to require."
             )
         if self.expires_at is not None and self.expires_at.tzinfo is None:
             raise BadRequest("expires_at has no time zone", hint="Append Z or +00:00.")

@@ -47,7 +47,9 @@ def test_a_job_that_brings_only_an_entry_names_a_lock_of_it(pool: Stack, lock_fi
     with pool.client() as client:
         job = client.prefetch(LLAMA, lock="require", locked=entry["locked"])
         assert job.lock is not None
-        assert client.lock(job.lock).entries[0]["locked"] == entry["locked"]
+        (kept,) = client.lock(job.lock).entries
+    assert kept["locked"]["commit"] == entry["locked"]["commit"]
+    assert job.lock == json.loads(lock_file.read_text())["digest"], "the same entry alone"
 
 
 def test_a_named_lock_that_is_unknown_or_holds_another_model_is_refused(

@@ -45,6 +45,7 @@ def job_view(
         "result": job.result,
         "error": job.error,
         "request": job.submission["request"],
+        "lock": job.submission.get("lock_digest"),
         "priority": job.submission["priority"],
         "tenant": job.tenant,
         "created_at": timestamp(job.created_at),

@@ -6,6 +6,7 @@ import typer
 
 from warmrack_daemon.cli import options
 from warmrack_daemon.cli.explanations import show_explanation
+from warmrack_daemon.cli.kept_locks import keep_lock
 from warmrack_daemon.cli.output import print_line, print_record
 from warmrack_daemon.cli.requested import Requested, requested
 from warmrack_daemon.cli.session import open_client, wait_for
@@ -37,6 +38,7 @@ def load(
         if dry_run:
             show_explanation(client, model, request, as_json=json)
             return
+        fields |= _given(lock_digest=keep_lock(client, request.lock))
         job = client.load(model, idempotency_key=idempotency_key, **request.fields, **fields)
         _finish(client, job, no_wait=no_wait, as_json=json, verbose=verbose)
 
@@ -64,6 +66,7 @@ def prefetch(
         if dry_run:
             show_explanation(client, model, request, as_json=json)
             return
+        fields |= _given(lock_digest=keep_lock(client, request.lock))
         job = client.prefetch(model, idempotency_key=idempotency_key, **request.fields, **fields)
         _finish(client, job, no_wait=no_wait, as_json=json, verbose=verbose)
 

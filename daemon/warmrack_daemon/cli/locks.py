@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from warmrack_daemon.cli import options
+from warmrack_daemon.cli.kept_locks import keep_lock
 from warmrack_daemon.cli.output import print_json, print_line, say
 from warmrack_daemon.cli.requested import Requested, requested
 from warmrack_daemon.cli.session import open_client
@@ -72,7 +73,8 @@ def _write(
             LockEntry(request=request, locked=_resolve(client, request).lock())
             for request in wanted
         ]
-    lock_file = LockFile.of((*held, *made))
+        lock_file = LockFile.of((*held, *made))
+        keep_lock(client, lock_file)
     write_lock(path, lock_file)
     if as_json:
         print_json(lock_file.model_dump(mode="json"))

@@ -5,11 +5,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from warmrack_daemon.cli import options
+
+if TYPE_CHECKING:
+    from warmrack.lockfile import LockFile
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -23,6 +26,8 @@ class Requested:
     mode: str
     unsloth_args: str | None
     lock_file: Path
+    lock: "LockFile | None" = None
+    """The file, where the request is held to it."""
 
 
 def _options(
@@ -79,14 +84,18 @@ def _keyword_only(parameters: list[inspect.Parameter]) -> list[inspect.Parameter
 
 
 def _read(model: str | None, asked: dict[str, Any]) -> Requested:
-    fields = _make_fields(asked)
+    fields, lock = _make_fields(asked), None
     if asked["locked"] and model is not None:
-        fields |= _read_locked(model, fields, asked["lock_file"])
+        from warmrack.lockfile import read_lock
+
+        lock = read_lock(asked["lock_file"])
+        fields |= _find_locked(model, fields, lock)
     return Requested(
         fields=fields,
         mode=asked["mode"],
         unsloth_args=asked["unsloth_args"],
         lock_file=asked["lock_file"],
+        lock=lock,
     )
 
 
@@ -106,16 +115,15 @@ def _make_fields(asked: dict[str, Any]) -> dict[str, Any]:
     return merge_fields(fields, parse_arguments(asked["unsloth_args"]))
 
 
-def _read_locked(model: str, fields: dict[str, Any], lock_file: Path) -> dict[str, Any]:
+def _find_locked(model: str, fields: dict[str, Any], lock: "LockFile") -> dict[str, Any]:
     """The fields that hold a request to its entry in the lock file.
 
     A file without such an entry is for the service to refuse, as is any other request that
     requires a lock.
     """
-    from warmrack.lockfile import read_lock
     from warmrack_store.records import parse_record
     from warmrack_store.requests import LoadRequest
 
     asked = parse_record(LoadRequest, {**fields, "model": model})
-    found = read_lock(lock_file).find(asked)
+    found = lock.find(asked)
     return {"lock": "require", "locked": found and found.model_dump(mode="json")}

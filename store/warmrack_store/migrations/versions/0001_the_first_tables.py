@@ -34,6 +34,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("asked", "revision", name=op.f("pk_refs")),
     )
     op.create_table(
+        "locks",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("entries", sa.JSON(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_locks")),
+    )
+    op.create_table(
         "egress_ledger",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("job_id", sa.Text(), nullable=False),
@@ -308,4 +316,5 @@ def downgrade() -> None:
 
     op.drop_table("job_events")
     op.drop_table("egress_ledger")
+    op.drop_table("locks")
     op.drop_table("copies")
