@@ -156,6 +156,23 @@ def test_kinds_that_the_audit_cannot_unpack_are_refused_by_name() -> None:
         resolved(repository("name-Q8_0.gguf", data=packed("mamba")), "gguf:Q8_0")
 
 
+def test_scaled_positions_are_refused_since_the_library_would_drop_them() -> None:
+    scaled = text("llama.rope.scaling.type") + struct.pack("<I", 8) + text("linear")
+    with pytest.raises(errors.NotSupported, match=r"rope\.scaling\.type linear"):
+        resolved(repository("name-Q2_K.gguf", data=packed(extra=scaled, extras=1)), "gguf:Q2_K")
+    plain = text("llama.rope.scaling.type") + struct.pack("<I", 8) + text("none")
+    assert resolved(repository("name-Q2_K.gguf", data=packed(extra=plain, extras=1)), "gguf:Q2_K")
+
+
+def test_frequency_factors_are_refused_since_the_library_would_drop_them() -> None:
+    facts = repository("name-Q2_K.gguf")
+    assert facts.gguf is not None
+    factors = facts.gguf.tensors[0].model_copy(update={"name": "rope_freqs.weight"})
+    held = facts.gguf.model_copy(update={"tensors": (*facts.gguf.tensors, factors)})
+    with pytest.raises(errors.NotSupported, match="rope_freqs"):
+        resolved(facts.model_copy(update={"gguf": held}), "gguf:Q2_K")
+
+
 def test_gguf_is_never_made_at_the_load() -> None:
     with pytest.raises(errors.Contradiction, match="GGUF is only read"):
         resolved(repository("name-Q8_0.gguf"), "gguf:Q8_0", mode="optimized", quantize="on_the_fly")

@@ -62,7 +62,7 @@ def gather_evidence(spec: HostSpec, loaded: LoadedModel) -> Evidence:
             tied=tied,
             ignored=proofs.absent,
             missing=loaded.missing,
-            unexpected=loaded.unexpected,
+            unexpected=(*loaded.unexpected, *proofs.unplaced),
             mismatched=loaded.mismatched,
             added_tokens=added.result(),
             config_changes=_list_changes(spec, model.config),

@@ -30,7 +30,8 @@ def prove_gguf(file: Path, model: Any, held: Mapping[str, torch.Tensor], pool: E
     return Proofs(
         tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
         backed=frozenset(places[tensor.name] for tensor in known),
-        absent=tuple(sorted({tensor.name for tensor in reader.tensors} - places.keys())),
+        absent=(),
+        unplaced=tuple(sorted({tensor.name for tensor in reader.tensors} - places.keys())),
     )
 
 

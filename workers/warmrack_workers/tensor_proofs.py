@@ -33,7 +33,10 @@ class Proofs:
     backed: frozenset[str]
     """The names in memory that they account for."""
     absent: tuple[str, ...]
-    """Checkpoint tensors that the model has no place for."""
+    """Checkpoint tensors that the model has no place for, as its class may declare: the library
+    says which of them are unexpected."""
+    unplaced: tuple[str, ...] = ()
+    """The same, where no library would say anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

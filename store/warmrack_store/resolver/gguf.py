@@ -96,7 +96,22 @@ def get_header(facts: RepositoryFacts) -> GgufHeader:
             f"{' (mistral)' if mistral else ''}; this version serves {', '.join(_CLASSES)}",
             hint="Name the repository of the original weights.",
         )
+    if (scaled := _find_scaled_positions(header, kind)) is not None:
+        raise NotSupported(
+            f"{facts.repository}'s GGUF files scale their positions ({scaled}), which transformers "
+            "leaves out of a GGUF file",
+            hint="Name the repository of the original weights.",
+        )
     return header
+
+
+def _find_scaled_positions(header: GgufHeader, kind: str) -> str | None:
+    """What says so: the factors of Llama 3.1 are a tensor, other scalings a field (transformers
+    5.23 reads neither for the kinds served here, and would give another model)."""
+    scaling = header.metadata.get(f"{kind}.rope.scaling.type", "none")
+    if scaling != "none":
+        return f"{kind}.rope.scaling.type {scaling}"
+    return next((one.name for one in header.tensors if one.name.startswith("rope_")), None)
 
 
 def read_config(header: GgufHeader) -> dict[str, object]:
