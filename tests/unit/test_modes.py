@@ -148,5 +148,5 @@ def test_no_lock_makes_an_exact_request_another_repositorys() -> None:
 def test_a_commit_that_the_request_names_is_not_given_up_for_the_locked_one() -> None:
     locked = resolved(mode="exact").lock()
     assert resolved(revision=locked.commit, lock="require", locked=locked).commit == locked.commit
-    with pytest.raises(errors.LockMismatch, match="asked for at f{40}, and locked at"):
+    with pytest.raises(errors.LockMismatch, match=r"asked for at f{40}, and locked at"):
         resolved(revision="f" * 40, lock="require", locked=locked)

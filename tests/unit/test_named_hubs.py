@@ -35,7 +35,7 @@ def test_a_name_and_a_page_of_the_asked_or_the_public_hub_pass(model: str) -> No
     ],
 )
 def test_a_page_of_any_other_hub_is_refused_by_its_host(model: str) -> None:
-    with pytest.raises(BadRequest, match="this service asks hub.corp:8080") as raised:
+    with pytest.raises(BadRequest, match=r"this service asks hub\.corp:8080") as raised:
         check_hub(LoadRequest(model=model), _ENDPOINT)
     assert "secret" not in raised.value.message
     with pytest.raises(BadRequest, match="this service asks"):

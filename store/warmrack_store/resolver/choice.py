@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from warmrack_store.durations import format_size
 from warmrack_store.errors import (
     Contradiction,
+    LineageMismatch,
     LockMismatch,
     NoVariant,
     Refusal,
@@ -85,8 +86,9 @@ def _choose(
     judged = [_offer_own(request, asked), *offer_others(request, asked, candidates, pool)]
     offers = [one for one in judged if isinstance(one, Offer)]
     ruled_out = [*rejected, *(one for one in judged if isinstance(one, Rejected))]
-    fitting = [one for one in offers if not must_fit or pool.fits(one.variant.memory)]
-    ruled_out += [_too_big(one, pool) for one in offers if one not in fitting]
+    room = pool if must_fit else UNKNOWN
+    fitting = [one for one in offers if room.fits(one.variant.memory)]
+    ruled_out += [_too_big(one, pool) for one in offers if not room.fits(one.variant.memory)]
     if not fitting:
         raise _refuse(request, asked, ruled_out, offers)
     ordered = sorted(fitting, key=lambda offer: _rank(request, offer, pool))
@@ -165,7 +167,7 @@ def _conclude(
     rejected: Sequence[Rejected],
 ) -> Choice:
     names = [asked.ref.repository, *(one.proposal.repository for one in candidates)]
-    gated = [one for one in rejected if one.code == "lineage-mismatch"]
+    others = [one for one in rejected if one.code == LineageMismatch.code]
     memory = offer.variant.memory.total_bytes
     lines = (
         TrailLine(
@@ -180,8 +182,8 @@ def _conclude(
         TrailLine(
             rule="R7",
             input=_list_some(names),
-            decision=f"{len(gated)} rejected" if gated else "passes",
-            alternatives=tuple(one.repository for one in gated),
+            decision=f"{len(others)} rejected" if others else "passes",
+            alternatives=tuple(one.repository for one in others),
             evidence="the candidate is the repository asked for"
             if len(names) == 1
             else "architecture, dimensions, vocabulary, parameters and kind are compared",

@@ -6,7 +6,7 @@ from math import prod
 
 from warmrack_store.durations import format_duration, format_size
 from warmrack_store.errors import Defect, LockMismatch, NotSupported, RemoteCode, WontFit
-from warmrack_store.facts import RefFact, RepositoryFacts, WeightFile
+from warmrack_store.facts import FileFact, RefFact, RepositoryFacts, WeightFile
 from warmrack_store.locks import LockedLoad
 from warmrack_store.refs import is_commit
 from warmrack_store.requests import LoadRequest, LockUse, Mode, check_supported
@@ -67,8 +67,8 @@ def consult_lock(request: LoadRequest) -> TrailLine:
 
 def _check_pins(request: LoadRequest, locked: LockedLoad) -> None:
     """A commit that the request names itself is not given up for the one that is locked."""
-    adapter = locked.adapter.commit if locked.adapter is not None else None
-    pins = [(request.ref(), adapter or locked.asked_commit)]
+    adapter = locked.adapter.commit if locked.adapter is not None else locked.asked_commit
+    pins = [(request.ref(), adapter)]
     if request.adapter is not None:
         pins = [(request.ref(), locked.asked_commit), (request.adapter_ref(), adapter)]
     for ref, commit in pins:
@@ -269,11 +269,11 @@ def count_parameters(config: Mapping[str, object], headers: Iterable[WeightFile]
     return sum(prod(tensor.shape) for tensor in tensors if tensor.dtype in FLOATS)
 
 
-def plan_files(facts: RepositoryFacts, weights: Weights) -> tuple[str, ...]:
-    """The paths to fetch, in order: weights, their index, and what transformers reads besides."""
+def plan_files(facts: RepositoryFacts, weights: Weights) -> tuple[FileFact, ...]:
+    """What is fetched, in path order: weights, their index, and what transformers reads besides."""
     index = () if weights.index is None else (weights.index,)
     chosen = (*weights.files, *index, *list_companions(facts.files))
-    return tuple(sorted(file.path for file in chosen))
+    return tuple(sorted(chosen, key=lambda file: file.path))
 
 
 def _list_some(paths: Iterable[str]) -> str:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from warmrack_store.facts import FileFact, RepositoryFacts, WeightFile
 from warmrack_store.requests import LoadRequest
-from warmrack_store.resolution import Memory, Quantization, TrailLine
+from warmrack_store.resolution import Memory, Quantization, Resolution, TrailLine
 from warmrack_store.resolver import rules
 from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.files import list_oversized
+from warmrack_store.resolver.gguf import get_header, read_config, unpacked
 from warmrack_store.resolver.kinds import Weights
 from warmrack_store.resolver.memory import find_longest_context
-from warmrack_store.resolver.precision import GGUF, PrecisionPlan, count_dtypes
+from warmrack_store.resolver.precision import GGUF, PrecisionPlan, count_dtypes, name_backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,11 @@ def plan_variant(request: LoadRequest, facts: RepositoryFacts) -> Variant:
     weights, kind = rules.choose_kind(facts)
     headers, read = rules.read_facts(facts, weights)
     plan, memory, planned = rules.plan_load(request, facts, headers)
-    paths = set(rules.plan_files(facts, weights))
     return Variant(
         facts=facts,
         weights=weights,
         headers=headers,
-        files=tuple(sorted((f for f in facts.files if f.path in paths), key=lambda f: f.path)),
+        files=rules.plan_files(facts, weights),
         precision=plan.precision,
         cast=plan.cast,
         quantization=plan.quantization,
@@ -82,6 +82,17 @@ def _plan_gguf(request: LoadRequest, facts: RepositoryFacts) -> Variant:
         planned=planned,
         warnings=_list_warnings(request, facts, headers, plan),
     )
+
+
+def read_headers(
+    facts: RepositoryFacts, resolution: Resolution
+) -> tuple[Mapping[str, object], tuple[WeightFile, ...]]:
+    """The config and the headers of what was resolved; a GGUF file brings both itself."""
+    if name_backend(resolution.quantization) != "gguf":
+        chosen = (file for file in facts.weights if file.path in resolution.weights)
+        return facts.config or {}, tuple(chosen)
+    header = get_header(facts)
+    return read_config(header), tuple(unpacked(header, path) for path in resolution.weights)
 
 
 def have_equal_weights(one: Variant, other: Variant, roots: Mapping[str, str]) -> bool:
