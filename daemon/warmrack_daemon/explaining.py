@@ -14,6 +14,7 @@ from warmrack_store.receipts import name_receipt
 from warmrack_store.requests import LoadRequest, check_supported
 from warmrack_store.resolution import Memory, QuantizationSource, Resolution
 from warmrack_store.resolver.memory import estimate_memory
+from warmrack_store.resolver.variants import read_headers
 from warmrack_store.resolving import resolve_request
 from warmrack_store.states import ResidentState
 
@@ -63,9 +64,10 @@ def _widen(services: Services, resolution: Resolution, request: LoadRequest, bat
         if facts is None:
             raise Defect(f"the facts of {resolution.repository}@{resolution.commit} are gone")
         skeleton = skeletons.find_skeleton(tx, facts.config or {})
+    config, headers = read_headers(facts, resolution)
     memory = estimate_memory(
-        facts.config or {},
-        [file for file in facts.weights if file.path in resolution.weights],
+        config,
+        headers,
         request.max_seq_length,
         quantization=resolution.quantization,
         cast=resolution.cast,

@@ -7,6 +7,7 @@ import pytest
 
 from tests.services.test_api import is_problem, serving
 from tests.unit.repositories import make_facts, ref_of, tensor
+from tests.unit.test_gguf import repository as make_gguf
 from warmrack_daemon.services import Services
 from warmrack_store.ledgers import copies, names, nodes, rates, residents, resolutions
 from warmrack_store.ledgers.pool import HOST_SECONDS, HUB_RATE
@@ -167,6 +168,21 @@ def test_more_sequences_at_once_need_more_cache(pool: Services) -> None:
     assert four["memory"]["batch"] == 4
     assert four["memory"]["cache_bytes"] == 4 * one["memory"]["cache_bytes"]
     assert four["memory_bytes"] > one["memory_bytes"]
+
+
+def test_more_sequences_of_a_gguf_file_keep_its_weights_in_the_estimate(
+    services: Services,
+) -> None:
+    facts = make_gguf("name-Q2_K.gguf")
+    with services.database.write() as tx:
+        names.put_ref(tx, ModelRef(repository="org/name"), ref_of(facts))
+        resolutions.put_facts(tx, facts)
+    one, four = (
+        ask(services, path, precision="gguf:Q2_K")["memory"]
+        for path in ("estimate", "estimate?batch=4")
+    )
+    assert four["weights_bytes"] == one["weights_bytes"] > 0
+    assert four["cache_bytes"] == 4 * one["cache_bytes"] > 0
 
 
 def test_a_load_that_quantizes_says_so_in_its_memory_and_its_time(pool: Services) -> None:
