@@ -54,7 +54,14 @@ def _resolve(services: Services, request: LoadRequest, token: str | None) -> Res
     check_supported(request)
     check_hub(request, services.settings.hub_endpoint)
     versions = {"warmrack": own_version()}
-    return resolve_request(services.database, services.hub, request, token, versions=versions)
+    return resolve_request(
+        services.database,
+        services.hub,
+        request,
+        token,
+        versions=versions,
+        rights=services.rights,
+    )
 
 
 def _widen(services: Services, resolution: Resolution, request: LoadRequest, batch: int) -> Memory:

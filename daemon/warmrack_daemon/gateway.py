@@ -67,6 +67,8 @@ class Gateway:
         resolution = self._resolved.find(request, token)
         if resolution is None:
             resolution = await run_in_threadpool(self._resolved.get, request, token)
+        elif not resolution.public:
+            await run_in_threadpool(self._services.rights.check_parts, resolution, token)
         route = await self._find_route(resolution.cache_key)
         if route is not None:
             return route

@@ -9,12 +9,10 @@ from warmrack_store.refs import is_commit
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
+from warmrack_store.settings import Settings
 
-_PUBLIC_COMMIT_SECONDS = 3600.0
-_COMMIT_SECONDS = 600.0
 _BRANCH_SECONDS = 30.0
-"""How long an answer holds: a right to a non-public repository for ten minutes, one to a public
-repository for an hour, and a branch, which may move at any time, for half a minute."""
+"""How long a branch, which may move at any time, is believed to stand where it stood."""
 _MAX_ENTRIES = 10_000
 
 
@@ -27,8 +25,8 @@ class _Entry:
 class Resolved:
     """A bounded memory, keyed by the request and the mark of the caller's token; for any thread.
 
-    A caller finds only what was resolved with the same token, so a right that one caller has
-    never serves another.
+    A caller finds only what was resolved with the same token. What a name means is remembered
+    here, not the right to it: `Rights` is asked for that each time.
     """
 
     def __init__(self, services: Services, *, most_entries: int = _MAX_ENTRIES) -> None:
@@ -50,13 +48,15 @@ class Resolved:
             request,
             token,
             versions={"warmrack": own_version()},
+            rights=self._services.rights,
         )
         self.remember(request, token, resolution)
         return resolution
 
     def remember(self, request: LoadRequest, token: str | None, resolution: Resolution) -> None:
         """Keep it for as long as it holds; the oldest entry goes where there are too many."""
-        key, until = self._key(request, token), time.monotonic() + _lifetime(request, resolution)
+        lifetime = _lifetime(request, resolution, self._services.settings)
+        key, until = self._key(request, token), time.monotonic() + lifetime
         with self._lock:
             self._entries.pop(key, None)
             if len(self._entries) >= self._most_entries:
@@ -67,9 +67,8 @@ class Resolved:
         return request.digest(), self._services.vault.mark(token)
 
 
-def _lifetime(request: LoadRequest, resolution: Resolution) -> float:
-    """By what may move or be forbidden soonest: an adapter and its base count as the model does."""
+def _lifetime(request: LoadRequest, resolution: Resolution, settings: Settings) -> float:
+    """By what may move or be closed soonest: an adapter and its base count as the model does."""
+    holds = settings.right_public_seconds if resolution.public else settings.right_allow_seconds
     refs = (request.ref().revision, *(part.ref_asked for part in resolution.parts))
-    if not all(is_commit(ref) for ref in refs):
-        return _BRANCH_SECONDS
-    return _PUBLIC_COMMIT_SECONDS if resolution.public else _COMMIT_SECONDS
+    return holds if all(is_commit(ref) for ref in refs) else min(holds, _BRANCH_SECONDS)

@@ -10,6 +10,7 @@ from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.database import Database
 from warmrack_store.errors import BadRequest
 from warmrack_store.hub import HubFacts
+from warmrack_store.rights import Belief, Rights
 from warmrack_store.settings import Settings
 from warmrack_store.vault import Vault, read_vault
 
@@ -24,6 +25,7 @@ class Services:
     wakeups: Wakeups
     hub: HubFacts
     vault: Vault
+    rights: Rights
     broker_url: str
 
     @classmethod
@@ -34,13 +36,17 @@ class Services:
                 "WARMRACK_BROKER_URL and WARMRACK_CLUSTER_KEY_FILE are not set",
                 hint="Set both, or run `warmrack up`, which brings its own.",
             )
+        database = Database(settings.effective_database_url)
+        hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
+        vault = read_vault(settings.cluster_key_file)
         return cls(
             settings=settings,
-            database=Database(settings.effective_database_url),
+            database=database,
             doorbell=CeleryDoorbell(settings.broker_url),
             wakeups=Wakeups(settings.broker_url),
-            hub=HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed),
-            vault=read_vault(settings.cluster_key_file),
+            hub=hub,
+            vault=vault,
+            rights=Rights(database=database, hub=hub, vault=vault, belief=Belief.of(settings)),
             broker_url=settings.broker_url,
         )
 

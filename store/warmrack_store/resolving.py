@@ -23,8 +23,12 @@ from warmrack_store.resolver.candidates import (
     propose,
     wants_children,
 )
+from warmrack_store.resolver.declared import Declared
 from warmrack_store.resolver.pool import UNKNOWN, Pool
+from warmrack_store.rights import Rights
+from warmrack_store.states import NodeState
 
+_GONE = (NodeState.LOST, NodeState.STOPPED)
 _STORED_AGAIN_SECONDS = 10.0
 """An answer that repeats the known one within this time is not stored again."""
 
@@ -33,13 +37,15 @@ _STORED_AGAIN_SECONDS = 10.0
 class Asker:
     """Gives facts to a resolution: from SQL where they are kept, else from the Hub.
 
-    The caller's own token asks; the facts of a commit are asked once per cluster.
+    The caller's own token asks; the facts of a commit are asked once per cluster. `rights`
+    remembers what the Hub says of the token; without it each right is asked for anew.
     """
 
     database: Database
     hub: HubFacts
     network: Network
     token: str | None
+    rights: Rights | None = None
 
     def find_asked(self, asked: ModelRef) -> Asked:
         """What the name means, with the repository's facts. Raises Refusals, HubUnavailable."""
@@ -76,12 +82,23 @@ class Asker:
                 "of the Hub",
                 hint="Prefetch it while the Hub may be asked, or name a commit that was loaded.",
             )
-        ref = self.hub.find_ref(asked, self.token)
+        ref = self._ask_ref(asked)
         stale = known is None or known.age_seconds > _STORED_AGAIN_SECONDS or known.ref != ref
         if stale:
             with self.database.write() as tx:
                 names.put_ref(tx, asked, ref)
         return ref, 0.0
+
+    def _ask_ref(self, asked: ModelRef) -> RefFact:
+        try:
+            ref = self.hub.find_ref(asked, self.token)
+        except Refusal as refusal:
+            if self.rights is not None:
+                self.rights.note_refusal(asked.repository, self.token, refusal)
+            raise
+        if self.rights is not None:
+            self.rights.note(ref, self.token)
+        return ref
 
     def _check_right(self, ref: RefFact) -> None:
         """A kept answer of a non-public repository says nothing about this caller's right."""
@@ -92,7 +109,9 @@ class Asker:
                 f"{ref.repository} is not public, and the right to it cannot be checked offline",
                 hint="Ask with network online or cached_first.",
             )
-        self.hub.check_right(ref.repository, self.token)
+        (self.rights.check if self.rights is not None else self.hub.check_right)(
+            ref.repository, self.token
+        )
 
     def _get_facts(self, ref: RefFact) -> RepositoryFacts:
         with self.database.read() as tx:
@@ -117,13 +136,14 @@ def resolve_request(
     token: str | None,
     *,
     versions: Mapping[str, str],
+    rights: Rights | None = None,
 ) -> Resolution:
     """The resolution, made with the caller's own token.
 
     The name, and the caller's right to it, are asked of the Hub each time, except where the
     request's `network` says otherwise.
     """
-    asker = Asker(database=database, hub=hub, network=request.network, token=token)
+    asker = Asker(database=database, hub=hub, network=request.network, token=token, rights=rights)
     if request.locked is not None:
         return _resolve_locked(asker, request, request.locked, versions)
     pairing = find_pairing(asker.find_asked, request)
@@ -133,7 +153,11 @@ def resolve_request(
     put = request if attachment is None else attachment.base_request
     children = asker.list_children(asked.ref.repository) if wants_children(request) else ()
     proposals = list_proposals(
-        put, asked.ref.repository, children=children, equals=asker.list_equals(asked)
+        put,
+        asked.ref.repository,
+        children=children,
+        equals=asker.list_equals(asked),
+        model_type=Declared(asked.facts.config or {}).model_type,
     )
     kept, rejected = propose(put, asked.ref.repository, proposals)
     candidates = tuple(asker.find_candidate(proposal) for proposal in kept)
@@ -161,7 +185,15 @@ def _resolve_locked(
         repository=locked.repository, provenance=Provenance.LOCK, evidence="the lock"
     )
     candidate = asker.find_candidate(proposal, locked.commit)
-    return resolve(request, asked, [candidate], attachment=attachment, versions=versions)
+    found = [asked, *((candidate.found,) if isinstance(candidate.found, Asked) else ())]
+    return resolve(
+        request,
+        asked,
+        [candidate],
+        pool=read_pool(asker.database, request.mode, found),
+        attachment=attachment,
+        versions=versions,
+    )
 
 
 def read_pool(database: Database, mode: Mode, found: Iterable[Asked]) -> Pool:
@@ -174,6 +206,7 @@ def read_pool(database: Database, mode: Mode, found: Iterable[Asked]) -> Pool:
                 budgets={
                     f"{node.name}/{device['name']}": device["budget_bytes"]
                     for node in nodes.list_nodes(tx)
+                    if node.state not in _GONE
                     for device in node.devices
                 }
             )

@@ -34,6 +34,7 @@ jobs = sa.Table(
     _text("idempotency_key", nullable=True),
     _text("body_digest"),
     _text("secret_id", nullable=True),
+    _text("rights", nullable=True),
     sa.Column("rank", sa.Integer, nullable=False),
     _text("asked_node", nullable=True),
     _text("target_node", nullable=True),
@@ -84,8 +85,21 @@ secrets = sa.Table(
     "secrets",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
+    _text("tenant", nullable=True),
+    _text("name", nullable=True),
     sa.Column("ciphertext", sa.LargeBinary, nullable=False),
     sa.Column("created_at", Time, nullable=False),
+    sa.Index("ix_secrets_name", "tenant", "name", unique=True),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("repository", sa.Text, primary_key=True),
+    sa.Column("mark", sa.Text, primary_key=True),
+    sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("ciphertext", sa.LargeBinary, nullable=True),
+    sa.Column("asked_at", Time, nullable=False),
 )
 
 nodes = sa.Table(
@@ -155,6 +169,33 @@ copies = sa.Table(
     sa.Column("files", sa.JSON, nullable=False),
     sa.Column("updated_at", Time, nullable=False),
     sa.Column("last_used_at", Time, nullable=False),
+    sa.Column("uses", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("leaving", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+reservations = sa.Table(
+    "reservations",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    _text("store"),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    _text("node"),
+    _text("folder"),
+    sa.Column("blobs", sa.JSON, nullable=False),
+    sa.Column("at", Time, nullable=False),
+    sa.Index("ix_reservations_store", "store"),
+)
+
+stores = sa.Table(
+    "stores",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("used_bytes", Size, nullable=False),
+    sa.Column("room_bytes", Size, nullable=False),
+    sa.Column("free_bytes", Size, nullable=False),
+    sa.Column("total_bytes", Size, nullable=False),
+    sa.Column("quota_bytes", Size, nullable=True),
+    sa.Column("seen_at", Time, nullable=False),
 )
 
 tensors = sa.Table(
@@ -172,7 +213,7 @@ pieces = sa.Table(
     metadata,
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("piece", sa.Integer, primary_key=True),
-    _text("sha256"),
+    _text("blake3"),
 )
 
 hub_waits = sa.Table(
@@ -272,7 +313,9 @@ egress_ledger = sa.Table(
     sa.Column("hub_bytes", Size, nullable=False),
     sa.Column("peer_bytes", Size, nullable=False),
     sa.Column("local_bytes", Size, nullable=False),
+    sa.Column("deduplicated_bytes", Size, nullable=False),
     sa.Column("at", Time, nullable=False),
+    sa.Index("ix_egress_ledger_job_id", "job_id"),
 )
 
 outbox = sa.Table(

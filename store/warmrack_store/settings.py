@@ -93,6 +93,37 @@ class Settings(Record):
     cluster_key_file: Path | None = Field(
         None, description="Key that nodes and control planes share; `up` makes one at random."
     )
+    right_allow_seconds: float = Field(
+        600.0,
+        gt=0,
+        le=86400,
+        description="How long the Hub's yes to one token is believed; a revocation takes effect "
+        "within this time.",
+    )
+    right_deny_seconds: float = Field(
+        30.0, ge=0, le=3600, description="How long the Hub's no to one token is believed."
+    )
+    right_public_seconds: float = Field(
+        3600.0, gt=0, le=86400, description="How long a repository counts as public."
+    )
+    right_grace_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="How much longer a yes to one token holds while the Hub does not answer.",
+    )
+    right_public_grace_seconds: float = Field(
+        86400.0,
+        ge=0,
+        le=30 * 86400,
+        description="How much longer a repository counts as public while the Hub does not answer.",
+    )
+    operator_token: str | None = Field(
+        None,
+        min_length=16,
+        description="Who shows it sees the names of all repositories; set it for the service and "
+        "for the operator's clients.",
+    )
     max_queued: int = Field(
         10_000, ge=1, description="Jobs that may wait before submits are refused with 429."
     )
@@ -120,7 +151,16 @@ class Settings(Record):
     def _size(cls, value: object) -> object:
         return _read(parse_size, value)
 
-    @field_validator("lease_seconds", "patience_seconds", mode="before")
+    @field_validator(
+        "lease_seconds",
+        "patience_seconds",
+        "right_allow_seconds",
+        "right_deny_seconds",
+        "right_public_seconds",
+        "right_grace_seconds",
+        "right_public_grace_seconds",
+        mode="before",
+    )
     @classmethod
     def _seconds(cls, value: object) -> object:
         return _read(parse_duration, value)

@@ -22,6 +22,7 @@ from warmrack_store.brokers.celery_doorbell import CeleryDoorbell
 from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.database import Database
 from warmrack_store.hub import HubFacts
+from warmrack_store.rights import Rights
 from warmrack_store.settings import Settings
 from warmrack_store.vault import Vault
 
@@ -91,13 +92,15 @@ def database(store: Store) -> Database:
 @pytest.fixture
 def services(store: Store, broker: str, tmp_path: Path) -> Iterator[Services]:
     """A control plane's services on each database and a real broker; no Hub is asked."""
+    hub, vault = HubFacts("http://127.0.0.1:9"), Vault(b"k" * 32)
     opened = Services(
         settings=Settings(state_dir=tmp_path, database_url=store.url, broker_url=broker),
         database=store.database,
         doorbell=CeleryDoorbell(broker),
         wakeups=Wakeups(broker),
-        hub=HubFacts("http://127.0.0.1:9"),
-        vault=Vault(b"k" * 32),
+        hub=hub,
+        vault=vault,
+        rights=Rights(database=store.database, hub=hub, vault=vault),
         broker_url=broker,
     )
     yield opened

@@ -15,6 +15,7 @@ from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.hub import HubFacts
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import AdapterPin, AdapterUse, Resolution
+from warmrack_store.rights import Rights
 from warmrack_store.settings import Settings
 from warmrack_store.vault import Vault
 
@@ -49,13 +50,15 @@ def make_pin(ref_asked: str | None, *, private: bool) -> AdapterPin:
 
 @pytest.fixture
 def quiet_services(sqlite: Store) -> Iterator[Services]:
+    hub, vault = HubFacts("http://127.0.0.1:9"), Vault(b"k" * 32)
     opened = Services(
         settings=Settings(),
         database=sqlite.database,
         doorbell=CeleryDoorbell(NOWHERE),
         wakeups=Wakeups(NOWHERE),
-        hub=HubFacts("http://127.0.0.1:9"),
-        vault=Vault(b"k" * 32),
+        hub=hub,
+        vault=vault,
+        rights=Rights(database=sqlite.database, hub=hub, vault=vault),
         broker_url=NOWHERE,
     )
     yield opened

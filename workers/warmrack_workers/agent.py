@@ -32,6 +32,7 @@ from warmrack_store.machine import machine_id
 from warmrack_store.named_folders import make_named_folder
 from warmrack_store.rechecks import DiskCheck, DiskQuestion
 from warmrack_store.records import parse_record
+from warmrack_store.rights import Belief, Rights
 from warmrack_store.settings import Settings
 from warmrack_store.vault import read_vault
 from warmrack_workers.activity import Activities, Stopping
@@ -178,12 +179,17 @@ class Agent:
     def _make_pipeline(self) -> Pipeline:
         settings = self._settings
         assert settings.cluster_key_file is not None
+        vault = read_vault(settings.cluster_key_file)
+        hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
         return Pipeline(
             Parts(
                 node=self._node,
                 database=self._database,
-                hub=HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed),
-                vault=read_vault(settings.cluster_key_file),
+                hub=hub,
+                vault=vault,
+                rights=Rights(
+                    database=self._database, hub=hub, vault=vault, belief=Belief.of(settings)
+                ),
                 doorbell=self._doorbell,
                 wakeups=self._wakeups,
                 loads=Loads(

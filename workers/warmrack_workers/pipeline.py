@@ -19,6 +19,7 @@ from warmrack_store.placement import Need, plan_placement
 from warmrack_store.receipts import Receipt
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
+from warmrack_store.rights import Rights
 from warmrack_store.states import JobKind, JobState, Tier
 from warmrack_store.submissions import Submission
 from warmrack_store.vault import Vault
@@ -40,6 +41,7 @@ class Parts:
     database: Database
     hub: HubFacts
     vault: Vault
+    rights: Rights
     doorbell: Doorbell
     wakeups: Wakeups
     loads: Loads
@@ -71,11 +73,13 @@ class Pipeline:
         resolution_id, resolution = self._resolve(activity, job, submission, token)
         if not self._place(activity, job, submission, resolution_id, resolution):
             return
+        self._parts.rights.check_parts(resolution, token)
         self._move(activity, JobState.FETCHING)
         receipt = self._parts.snapshots.ensure(activity, job, resolution, token)
         if submission.reached_tier is Tier.DISK:
             self._succeed(activity, receipt=receipt, resolution_id=resolution_id)
             return
+        self._parts.rights.check_parts(resolution, token)
         self._move(activity, JobState.LOADING)
         if submission.kind is JobKind.TASK:
             self._run_task(activity, submission, resolution_id, resolution)
@@ -101,7 +105,12 @@ class Pipeline:
     def _resolve_anew(self, submission: Submission, token: str | None) -> Resolution:
         parts = self._parts
         return resolve_request(
-            parts.database, parts.hub, submission.request, token, versions=parts.versions
+            parts.database,
+            parts.hub,
+            submission.request,
+            token,
+            versions=parts.versions,
+            rights=parts.rights,
         )
 
     def _find_config(self, resolution: Resolution) -> Mapping[str, object]:

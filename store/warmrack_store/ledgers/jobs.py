@@ -40,6 +40,7 @@ class Job:
     fingerprint: str | None
     joined_to: str | None
     secret_id: str | None
+    rights: str | None
     asked_node: str | None
     target_node: str | None
     attempt: int
@@ -217,6 +218,7 @@ def _values(
         "idempotency_key": new.idempotency_key,
         "body_digest": body,
         "secret_id": secret_id,
+        "rights": new.rights,
         "rank": submission.priority.rank,
         "asked_node": names[0] if names else None,
         "max_attempts": submission.max_attempts,

@@ -52,9 +52,13 @@ def upgrade() -> None:
         sa.Column("hub_bytes", sa.BigInteger(), nullable=False),
         sa.Column("peer_bytes", sa.BigInteger(), nullable=False),
         sa.Column("local_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("deduplicated_bytes", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_egress_ledger")),
     )
+    with op.batch_alter_table("egress_ledger", schema=None) as batch_op:
+        batch_op.create_index("ix_egress_ledger_job_id", ["job_id"], unique=False)
+
     op.create_table(
         "job_events",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -81,6 +85,7 @@ def upgrade() -> None:
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("body_digest", sa.Text(), nullable=False),
         sa.Column("secret_id", sa.Text(), nullable=True),
+        sa.Column("rights", sa.Text(), nullable=True),
         sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("asked_node", sa.Text(), nullable=True),
         sa.Column("target_node", sa.Text(), nullable=True),
@@ -238,9 +243,23 @@ def upgrade() -> None:
     op.create_table(
         "secrets",
         sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("tenant", sa.Text(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=True),
         sa.Column("ciphertext", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_secrets")),
+    )
+    with op.batch_alter_table("secrets", schema=None) as batch_op:
+        batch_op.create_index("ix_secrets_name", ["tenant", "name"], unique=True)
+
+    op.create_table(
+        "decisions",
+        sa.Column("repository", sa.Text(), nullable=False),
+        sa.Column("mark", sa.Text(), nullable=False),
+        sa.Column("refusal", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("ciphertext", sa.LargeBinary(), nullable=True),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("repository", "mark", name=op.f("pk_decisions")),
     )
     op.create_table(
         "tensors",
@@ -255,7 +274,7 @@ def upgrade() -> None:
         "pieces",
         sa.Column("digest", sa.Text(), nullable=False),
         sa.Column("piece", sa.Integer(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("blake3", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("digest", "piece", name=op.f("pk_pieces")),
     )
     op.create_table(
@@ -279,6 +298,10 @@ def downgrade() -> None:
     op.drop_table("pieces")
     op.drop_table("skeletons")
     op.drop_table("tensors")
+    op.drop_table("decisions")
+    with op.batch_alter_table("secrets", schema=None) as batch_op:
+        batch_op.drop_index("ix_secrets_name")
+
     op.drop_table("secrets")
     with op.batch_alter_table("revisions", schema=None) as batch_op:
         batch_op.drop_index("ix_revisions_weights")
@@ -315,6 +338,9 @@ def downgrade() -> None:
         batch_op.drop_index("ix_job_events_job_id")
 
     op.drop_table("job_events")
+    with op.batch_alter_table("egress_ledger", schema=None) as batch_op:
+        batch_op.drop_index("ix_egress_ledger_job_id")
+
     op.drop_table("egress_ledger")
     op.drop_table("locks")
     op.drop_table("copies")
