@@ -9,7 +9,7 @@ from tests.unit.command_line import Warmrack
 from tests.unit.scripted_service import JOBS, Reply, Service
 from warmrack_store.attestation import Proved, make_statement, sign_statement
 from warmrack_store.envelopes import SigningKey
-from warmrack_store.receipts import Check, Level, Receipt, Served, ServedFile
+from warmrack_store.receipts import Check, Level, Receipt, Served, ServedAdapter, ServedFile
 
 KEY = SigningKey(b"p" * 32)
 OTHER = SigningKey(b"o" * 32)
@@ -36,11 +36,15 @@ def snapshot(tmp_path: Path) -> Path:
     return folder
 
 
-def make_envelope(key: SigningKey = KEY, paths: tuple[str, ...] = FILES) -> str:
+def make_envelope(
+    key: SigningKey = KEY,
+    paths: tuple[str, ...] = FILES,
+    adapter: ServedAdapter | None = None,
+) -> str:
     receipt = Receipt(
         level=Level.FILES,
         asked="org/name",
-        served=Served(repository="org/name", commit=COMMIT, precision="bf16"),
+        served=Served(repository="org/name", commit=COMMIT, precision="bf16", adapter=adapter),
         checks={"E1": Check(passed=True, detail="as asked")},
         files=tuple(ServedFile(path=path, size=0, sha256=EMPTY) for path in paths),
         tensor_root=None,
@@ -135,6 +139,24 @@ def test_files_of_a_folder_and_of_the_local_cache_are_held_against_the_receipt(
         assert FILES[1] in done.json["error"]["message"]
     (snapshot / FILES[1]).unlink()
     assert warmrack(*verify, "--local").code == 5
+
+
+def test_files_of_an_adapter_lie_in_a_snapshot_of_its_own(
+    warmrack: Warmrack, tmp_path: Path, key_file: str, snapshot: Path
+) -> None:
+    adapter = ServedAdapter(repository="org/lora", commit="b" * 40, how="attached")
+    path = tmp_path / "adapted.json"
+    path.write_text(make_envelope(paths=(*FILES, "adapter_config.json"), adapter=adapter))
+    own = tmp_path / "cache" / "models--org--lora" / "snapshots" / adapter.commit
+    own.mkdir(parents=True)
+    verify = ("receipt", "--verify", str(path), "--key", key_file, "--local")
+    assert warmrack(*verify).code == 5
+    (own / "adapter_config.json").touch()
+    done = warmrack(*verify)
+    assert done.code == 0, done.err
+    assert f"adapter org/lora@{adapter.commit} attached" in done.out
+    (own / "adapter_config.json").write_text("{}")
+    assert warmrack(*verify).code == 5
 
 
 def test_signed_path_out_of_the_folder_is_not_followed(

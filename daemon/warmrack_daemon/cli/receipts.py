@@ -152,24 +152,27 @@ def _remember(pem: str) -> None:
 def _verify_file(
     which: str, key: Path | None, snapshot: Path | None, *, local: bool, json: bool
 ) -> None:
-    from warmrack_daemon.exported_receipt import check_folder, find_snapshot
+    from warmrack_daemon.exported_receipt import check_folders, list_snapshots
     from warmrack_store.attestation import verify_statement
     from warmrack_store.envelopes import read_envelope
 
     statement, public = verify_statement(read_envelope(_read(which)), _list_keys(key))
     proved = statement.predicate
-    folder = find_snapshot(proved.receipt, _settings().cache_dir) if local else snapshot
-    if folder is not None:
-        check_folder(proved.receipt, folder)
+    folders = (snapshot,) if snapshot is not None else ()
+    if local:
+        folders = list_snapshots(proved.receipt, _settings().cache_dir)
+    if folders:
+        check_folders(proved.receipt, folders)
+    shown = " and ".join(map(str, folders))
     if json:
-        files = {"folder": str(folder), "checked": len(proved.receipt.files)} if folder else None
+        files = {"folder": shown, "checked": len(proved.receipt.files)} if folders else None
         found = {"verified": True, "keyid": public.keyid, "files": files}
         print_json({**found, "statement": statement.to_json()})
         return
     print_line(f"✓ signed by {public.keyid}")
     print_line(f"receipt {proved.id}, proved {proved.proved_at}")
-    if folder is not None:
-        print_line(f"✓ {len(proved.receipt.files)} files in {folder} have the receipt's digests")
+    if folders:
+        print_line(f"✓ {len(proved.receipt.files)} files in {shown} have the receipt's digests")
     _print_receipt(proved.receipt)
 
 
@@ -244,6 +247,8 @@ def _print_receipt(receipt: "Receipt") -> None:
     served = receipt.served
     print_line(f"asked   {receipt.asked}")
     print_line(f"served  {served.repository}@{served.commit} {served.precision}")
+    if (adapter := served.adapter) is not None:
+        print_line(f"adapter {adapter.repository}@{adapter.commit} {adapter.how}")
     print_line(f"level   {receipt.level}, {'identical' if receipt.identical else 'NOT identical'}")
     print_line(f"files   {len(receipt.files)}")
     if receipt.tensor_root:
