@@ -129,6 +129,18 @@ def test_a_package_without_the_table_is_refused(tmp_path: Path, mapper: str, sai
         build_catalog(make_wheel(tmp_path, mapper))
 
 
+def test_a_wheel_whose_files_are_encrypted_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = make_wheel(tmp_path)
+    data = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = -1
+        while (place := data.find(mark, place + 1)) >= 0:
+            data[place + offset] |= 1
+    path.write_bytes(data)
+    with pytest.raises(BadRequest, match="cannot be read"):
+        build_catalog(path)
+
+
 def test_what_is_no_wheel_of_the_package_is_refused(tmp_path: Path) -> None:
     for name in ("other-1.0-py3-none-any.whl", "unsloth-1.0.tar.gz", "unsloth.whl"):
         with pytest.raises(BadRequest, match="not a wheel"):

@@ -1,6 +1,7 @@
 """The files of an `unsloth` package, in a wheel or installed; read as text, never imported."""
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -44,7 +45,8 @@ def _open_wheel(path: Path) -> Package:
                 return archive.read(member)
         except KeyError as error:
             raise BadRequest(f"{path.name} has no {member}") from error
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            # zipfile raises RuntimeError for an encrypted member or a compression it lacks.
             raise BadRequest(f"{path.name} cannot be read: {error}") from error
 
     return Package(version=version, read=read)
