@@ -224,7 +224,7 @@ def list_added_tokens(snapshot_dir: Path, tokenizer: Any | None) -> tuple[str, .
 def _list_named_tokens(snapshot_dir: Path) -> set[str]:
     """The contents of tokenizer.json's `added_tokens`, which stand before its large vocabulary."""
     path = snapshot_dir / "tokenizer.json"
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     _, found, rest = text.partition('"added_tokens":')
     if not found:
         return set()
