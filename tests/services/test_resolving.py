@@ -7,15 +7,16 @@ import pytest
 from tests.unit.lineages import QWEN2_1B, model
 from tests.unit.repositories import ref_of
 from warmrack_store.database import Database, migrate
-from warmrack_store.errors import HubUnavailable, OfflineMiss
+from warmrack_store.errors import HubUnavailable, OfflineMiss, WontFit
 from warmrack_store.facts import RepositoryFacts
 from warmrack_store.hub import HubFacts
-from warmrack_store.ledgers import names, resolutions, skeletons
+from warmrack_store.ledgers import names, nodes, resolutions, skeletons
 from warmrack_store.refs import ModelRef
 from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution
 from warmrack_store.resolving import resolve_request
 from warmrack_store.skeleton import LinearShape, Skeleton
+from warmrack_store.states import NodeState
 
 NAME = "org/brand-new"
 STRANGE = QWEN2_1B | {"model_type": "brand_new", "num_hidden_layers": 1, "vocab_size": 1024}
@@ -91,3 +92,35 @@ def test_an_unknown_revision_is_a_miss_when_offline(database: Database, hub: Hub
     put(database)
     with pytest.raises(OfflineMiss, match="v2"):
         resolved(database, hub, network="offline", revision="v2")
+
+
+@pytest.mark.parametrize("gone", [NodeState.LOST, NodeState.STOPPED])
+def test_auto_does_not_count_on_the_devices_of_a_node_that_is_gone(
+    database: Database, hub: HubFacts, gone: NodeState
+) -> None:
+    put(database)
+    register(database, "small", budget_bytes=16 * 2**20)
+    epoch = register(database, "large", budget_bytes=2**40)
+    asked = {"network": "offline", "mode": "auto"}
+    assert resolved(database, hub, **asked).precision == "bf16"
+    with database.write() as tx:
+        nodes.set_state(tx, "large", gone, epoch=epoch)
+    with pytest.raises(WontFit, match="fits the pool"):
+        resolved(database, hub, **asked)
+
+
+def register(database: Database, name: str, *, budget_bytes: int) -> int:
+    with database.write() as tx:
+        return nodes.register(
+            tx,
+            name,
+            url=None,
+            mirror_url=None,
+            machine=name,
+            store=f"store-{name}",
+            devices=[{"name": "cpu:0", "budget_bytes": budget_bytes}],
+            labels={},
+            tasks={},
+            versions={},
+            pid=1,
+        )

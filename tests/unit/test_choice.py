@@ -11,7 +11,13 @@ from warmrack_store.requests import LoadRequest
 from warmrack_store.resolution import Resolution, Substitution
 from warmrack_store.resolver import resolve
 from warmrack_store.resolver.asked import Asked
-from warmrack_store.resolver.candidates import Candidate, Proposal, Provenance, propose
+from warmrack_store.resolver.candidates import (
+    Candidate,
+    Proposal,
+    Provenance,
+    list_proposals,
+    propose,
+)
 from warmrack_store.resolver.pool import UNKNOWN, Pool
 
 ASKED = "org/name"
@@ -75,7 +81,13 @@ def test_equivalent_refuses_another_file_unless_the_tensor_roots_are_equal() -> 
     assert (unknown.repository, reasons(unknown)) == (ASKED, {MIRROR: "no-variant"})
     roots = {f"{name}@{mirror.commit}": "ab" * 32 for name in (ASKED, MIRROR)}
     proved = cached(mirror).model_copy(update={"roots": roots})
-    assert resolved(candidate(mirror), mode="equivalent", pool=proved).repository == MIRROR
+    served = resolved(candidate(mirror), mode="equivalent", pool=proved)
+    assert served.repository == MIRROR
+    lock = {"lock": "require", "locked": served.lock()}
+    again = resolved(candidate(mirror), mode="equivalent", pool=proved, **lock)
+    assert again.repository == MIRROR
+    with pytest.raises(errors.LockMismatch, match="not known to hold the same tensors"):
+        resolved(candidate(mirror), mode="equivalent", **lock)
 
 
 def test_equivalent_warns_of_other_files_than_weights_that_differ() -> None:
@@ -116,3 +128,19 @@ def test_only_allowed_publishers_supply_a_substitute(
     found, rejected = propose(request, ASKED, proposals)
     assert sorted(one.repository.lower() for one in found) == kept
     assert {one.code for one in rejected} <= {"publisher-not-allowed"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "served"),
+    [
+        ("llama", "unsloth/Llama-3.1-8B-Instruct-FP8-Block"),
+        ("gemma3", "unsloth/Meta-Llama-3.1-8B-Instruct"),
+    ],
+)
+def test_compat_proposes_what_unsloth_loads_for_a_type_that_it_knows_or_hands_on(
+    model_type: str, served: str
+) -> None:
+    name = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+    request = LoadRequest(model=name, mode="compat:unsloth", precision="fp8")
+    (one,) = list_proposals(request, name, children=(), equals=(), model_type=model_type)
+    assert one.repository == served

@@ -96,17 +96,22 @@ def wants_children(request: LoadRequest) -> bool:
 
 
 def list_proposals(
-    request: LoadRequest, repository: str, *, children: Iterable[str], equals: Iterable[str]
+    request: LoadRequest,
+    repository: str,
+    *,
+    children: Iterable[str],
+    equals: Iterable[str],
+    model_type: str | None = None,
 ) -> tuple[Proposal, ...]:
     """All that may stand for the repository in the request's mode.
 
     `equals` are repositories known to hold the same weights, `children` those that the Hub's tags
-    call quantizations of it.
+    call quantizations of it. Unsloth loads a `model_type` that it does not know in another way.
     """
     if request.mode is Mode.EXACT or request.quantize is Quantize.ON_THE_FLY:
         return ()
     if request.mode is Mode.COMPAT_UNSLOTH:
-        return _propose_as_unsloth(request, repository)
+        return _propose_as_unsloth(request, repository, model_type)
     said = [
         *((name, Provenance.EQUAL, "the same weights, by digest") for name in equals),
         *((one.repository, Provenance.CATALOG, _cite(one)) for one in list_substitutes(repository)),
@@ -122,8 +127,10 @@ def _cite(one: Substitute) -> str:
     return f"{CATALOG_VERSION} {one.origin.file}:{one.origin.line}"
 
 
-def _propose_as_unsloth(request: LoadRequest, repository: str) -> tuple[Proposal, ...]:
-    resolved = answer(ask_compat(request)).resolved
+def _propose_as_unsloth(
+    request: LoadRequest, repository: str, model_type: str | None
+) -> tuple[Proposal, ...]:
+    resolved = answer(ask_compat(request, model_type=model_type)).resolved
     if resolved is None or resolved.lower() == repository.lower():
         return ()
     evidence = f"compat:unsloth {CATALOG_VERSION}"

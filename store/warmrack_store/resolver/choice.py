@@ -61,7 +61,7 @@ def choose(
 ) -> Choice:
     """The offer that serves the request. Raises the Refusal that says why none does."""
     if request.locked is not None:
-        return _choose_locked(request, asked, candidates, request.locked)
+        return _choose_locked(request, asked, candidates, request.locked, pool)
     alone = not (candidates or rejected) and request.mode is not Mode.AUTO
     if request.mode is Mode.EXACT or alone:
         return _conclude(request, asked, offer_asked(request, asked), candidates, rejected)
@@ -97,10 +97,14 @@ def _choose(
 
 
 def _choose_locked(
-    request: LoadRequest, asked: Asked, candidates: Sequence[Candidate], locked: LockedLoad
+    request: LoadRequest,
+    asked: Asked,
+    candidates: Sequence[Candidate],
+    locked: LockedLoad,
+    pool: Pool,
 ) -> Choice:
-    """The offer that the lock holds, whatever the pool and the catalog say now; an exact request
-    has no other than its own repository, even by a lock."""
+    """The offer that the lock holds, whatever fits and whatever the catalog says now; an exact
+    request has no other than its own repository, even by a lock."""
     if request.mode is Mode.EXACT:
         candidates = ()
     modes = [request.mode] if request.mode is not Mode.AUTO else [Mode.AUTO, Mode.OPTIMIZED]
@@ -108,7 +112,7 @@ def _choose_locked(
     for mode in modes:
         as_mode = request.model_copy(update={"mode": mode})
         judged.append(_offer_own(as_mode, asked))
-        judged += offer_others(as_mode, asked, candidates, UNKNOWN)
+        judged += offer_others(as_mode, asked, candidates, pool)
     wanted = (locked.repository, locked.commit, locked.precision, locked.quantization)
     for one in judged:
         if isinstance(one, Offer) and wanted == (
