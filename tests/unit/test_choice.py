@@ -83,7 +83,7 @@ def test_equivalent_refuses_another_file_unless_the_tensor_roots_are_equal() -> 
     proved = cached(mirror).model_copy(update={"roots": roots})
     served = resolved(candidate(mirror), mode="equivalent", pool=proved)
     assert served.repository == MIRROR
-    lock = {"lock": "require", "locked": served.lock()}
+    lock: dict[str, Any] = {"lock": "require", "locked": served.lock()}
     again = resolved(candidate(mirror), mode="equivalent", pool=proved, **lock)
     assert again.repository == MIRROR
     with pytest.raises(errors.LockMismatch, match="not known to hold the same tensors"):

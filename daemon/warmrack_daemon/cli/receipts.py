@@ -158,7 +158,7 @@ def _verify_file(
 
     statement, public = verify_statement(read_envelope(_read(which)), _list_keys(key))
     proved = statement.predicate
-    folders = (snapshot,) if snapshot is not None else ()
+    folders: tuple[Path, ...] = () if snapshot is None else (snapshot,)
     if local:
         folders = list_snapshots(proved.receipt, _settings().cache_dir)
     if folders:
