@@ -63,8 +63,9 @@ class LockFile(Record):
 
 
 def _digest(entries: tuple[LockEntry, ...]) -> str:
-    """sha256 over the entries' canonical JSON."""
-    plain = [entry.model_dump(mode="json") for entry in entries]
+    """sha256 over the canonical JSON of the entries as the file has them: without what is left at
+    its default, so that a field which a later release adds changes no digest."""
+    plain = [entry.model_dump(mode="json", exclude_defaults=True) for entry in entries]
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
@@ -89,11 +90,12 @@ def write_lock(path: Path, lock: LockFile) -> None:
     """Replace the file as a whole, never in part. Raises BadRequest where that cannot be done."""
     text = lock.model_dump_json(indent=2, exclude_defaults=True) + "\n"
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".models.lock-") as folder:
+            written = Path(folder) / path.name
+            with written.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            written.replace(path)
     except OSError as error:
         raise BadRequest(f"{path} cannot be written: {error.strerror}") from error

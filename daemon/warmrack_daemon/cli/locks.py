@@ -92,9 +92,11 @@ def _diff(found: "LockFile", *, as_json: bool) -> None:
         for entry in found.entries:
             try:
                 now = _resolve(client, entry.request).lock()
-                changes[entry.request.model] = list_differences(entry.locked, now)
+                found_here = list_differences(entry.locked, now)
             except Refusal as refusal:
-                changes[entry.request.model] = (f"{refusal.code}: {refusal.message}",)
+                found_here = (f"{refusal.code}: {refusal.message}",)
+            # A model may be locked more than once, in several precisions.
+            changes[entry.request.model] = (*changes.get(entry.request.model, ()), *found_here)
     if as_json:
         print_json({"changes": {model: list(held) for model, held in changes.items() if held}})
     else:
@@ -136,13 +138,14 @@ def _check_cache(found: "LockFile") -> tuple[tuple[str, ...], tuple[str, ...]]:
     wrong, missing = [], []
     for entry in found.entries:
         locked = entry.locked
-        layout = RepositoryLayout(cache_dir=cache_dir, repository=locked.repository)
-        for file in locked.files:
-            place = layout.snapshot(locked.commit) / file.path
-            if not place.is_file():
-                missing.append(str(place))
-            elif find_verified(place, file) is None:
-                wrong.append(str(place))
+        for part in (locked, *((locked.adapter,) if locked.adapter is not None else ())):
+            layout = RepositoryLayout(cache_dir=cache_dir, repository=part.repository)
+            for file in part.files:
+                place = layout.snapshot(part.commit) / file.path
+                if not place.is_file():
+                    missing.append(str(place))
+                elif find_verified(place, file) is None:
+                    wrong.append(str(place))
     return tuple(wrong), tuple(missing)
 
 
