@@ -48,7 +48,6 @@ _SAME_MEANING = {
 }
 _SWITCHES = ("full_finetuning", "use_exact_model_name", "trust_remote_code")
 _WORDS = {"true": True, "false": False, "none": None}
-_DEFAULTS = {"mode": Mode.EXACT.value, "precision": "checkpoint"}
 
 
 def request_fields(arguments: Mapping[str, Any], *, mode: Mode | None = None) -> dict[str, Any]:
@@ -59,6 +58,8 @@ def request_fields(arguments: Mapping[str, Any], *, mode: Mode | None = None) ->
     BadRequest for a value that makes no sense, and NotSupported for an argument without a meaning
     here: none is ignored.
     """
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise BadRequest("the arguments must be a mapping of names to values")
     given = {name: value for name, value in arguments.items() if value is not None}
     _check_names(given)
     precision = _find_precision(given, mode)
@@ -74,16 +75,14 @@ def request_fields(arguments: Mapping[str, Any], *, mode: Mode | None = None) ->
 def merge_fields(request: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """`request`, fields of a LoadRequest, with what the arguments say besides.
 
-    Raises Contradiction where both say something, and not the same; a mode `exact` or a precision
-    `checkpoint` in `request` counts as not said.
+    Raises Contradiction where both say something, and not the same.
     """
-    said = {key: value for key, value in request.items() if value != _DEFAULTS.get(key)}
-    mode = _read_mode(said["mode"]) if "mode" in said else None
+    mode = _read_mode(request["mode"]) if "mode" in request else None
     fields = request_fields(arguments, mode=mode)
     for key, value in fields.items():
-        if key in said and said[key] != value:
+        if key in request and request[key] != value:
             raise Contradiction(
-                f"{key} is {said[key]!r} in the request and {value!r} by Unsloth's arguments",
+                f"{key} is {request[key]!r} in the request and {value!r} by Unsloth's arguments",
                 hint=f"Drop {key} from the request, or the arguments that mean {key} {value!r}.",
             )
     return {**request, **fields}
@@ -123,7 +122,16 @@ def _read_value(node: ast.expr, text: str) -> Any:
         return node.attr
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | str | None):
         return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_read_number(node.operand, text)
     raise _not_arguments(text)
+
+
+def _read_number(node: ast.expr, text: str) -> int:
+    value = node.value if isinstance(node, ast.Constant) else None
+    if type(value) is not int:
+        raise _not_arguments(text)
+    return value
 
 
 def _check_names(given: Mapping[str, Any]) -> None:

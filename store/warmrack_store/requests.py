@@ -1,5 +1,6 @@
 """The load request: what is to be loaded and how its name may be resolved."""
 
+import re
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -48,12 +49,16 @@ AS_TRAINED, VENDOR = "as_trained", "vendor"
 PLAIN_PRECISIONS = frozenset({"checkpoint", "bf16", "fp16", "fp32"})
 QUANTIZED_PRECISIONS = frozenset({"fp8", "int8", "nf4"})
 
+_GGUF = re.compile(r"gguf:[A-Za-z0-9_]{1,32}")
+
 
 def _check_precision(value: str) -> str:
-    known = value in PLAIN_PRECISIONS | QUANTIZED_PRECISIONS
-    if not known and not (value.startswith("gguf:") and value[5:].replace("_", "").isalnum()):
+    """The value as it is compared: the name of a GGUF quantization is written in capitals."""
+    if value in PLAIN_PRECISIONS | QUANTIZED_PRECISIONS:
+        return value
+    if not _GGUF.fullmatch(value):
         raise ValueError("must be checkpoint, bf16, fp16, fp32, fp8, int8, nf4 or gguf:<Q>")
-    return value
+    return f"gguf:{value[5:].upper()}"
 
 
 Precision = Annotated[str, AfterValidator(_check_precision)]
@@ -79,11 +84,11 @@ class LoadRequest(Record):
     files_include: tuple[str, ...] = Field((), max_length=64)
     files_exclude: tuple[str, ...] = Field((), max_length=64)
     trust_remote_code: Literal[False] | str = False
-    max_seq_length: int | None = Field(None, ge=1, le=2**31)
+    max_seq_length: int | None = Field(None, ge=1, le=2**31, strict=True)
     attn: str | None = None
     device_map: str | None = None
-    max_memory_bytes: int | None = Field(None, ge=1)
-    max_download_bytes: int | None = Field(None, ge=0)
+    max_memory_bytes: int | None = Field(None, ge=1, strict=True)
+    max_download_bytes: int | None = Field(None, ge=0, strict=True)
     network: Network = Network.ONLINE
     lock: LockUse = LockUse.NONE
     locked: LockedLoad | None = Field(None, description="the entry of models.lock that is used")

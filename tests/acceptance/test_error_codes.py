@@ -93,6 +93,11 @@ CASES = (
         fields={"mode": "exact", "quantize": "any"},
     ),
     Case(error=errors.Contradiction, options=("--precision", "nf4"), fields={"precision": "nf4"}),
+    Case(
+        error=errors.Contradiction,
+        options=("--mode", "exact", "--unsloth-args", "load_in_4bit=True"),
+        fields={"mode": "exact", "precision": "nf4"},
+    ),
     Case(error=errors.RepoNotFound, model="org/nothing"),
     Case(error=errors.RevisionNotFound, options=("--revision", "v9"), fields={"revision": "v9"}),
     Case(error=errors.Gated, model=GATED),

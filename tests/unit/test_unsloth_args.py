@@ -130,7 +130,7 @@ def test_anything_but_keyword_arguments_is_refused(text: str) -> None:
 
 
 def test_merging_keeps_the_request_and_refuses_two_answers() -> None:
-    request = {"mode": "exact", "precision": "checkpoint", "max_seq_length": 10}
+    request = {"max_seq_length": 10}
     assert merge_fields(request, {"load_in_4bit": True}) == {
         "mode": "optimized",
         "precision": "nf4",
@@ -138,8 +138,25 @@ def test_merging_keeps_the_request_and_refuses_two_answers() -> None:
     }
     with pytest.raises(Contradiction, match="max_seq_length"):
         merge_fields(request, {"max_seq_length": 20})
+    with pytest.raises(Contradiction, match="precision"):
+        merge_fields({"precision": "checkpoint"}, {"load_in_4bit": True})
     with pytest.raises(BadRequest, match="mode"):
         merge_fields({"mode": "fast"}, {})
+
+
+def test_exact_that_was_asked_for_is_never_taken_back() -> None:
+    asked = merge_fields({"mode": "exact"}, {"load_in_4bit": True})
+    assert asked == {"mode": "exact", "precision": "nf4"}  # which the service refuses
+
+
+@pytest.mark.parametrize("arguments", [None, {1: 2}, ["load_in_4bit"]])
+def test_what_is_no_mapping_of_names_is_refused(arguments: Any) -> None:
+    with pytest.raises(BadRequest):
+        request_fields(arguments)
+
+
+def test_a_negative_number_reaches_the_field_that_refuses_it() -> None:
+    assert parse_arguments("max_seq_length=-5") == {"max_seq_length": -5}
 
 
 FLAG = st.none() | st.booleans()

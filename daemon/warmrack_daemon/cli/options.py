@@ -9,10 +9,12 @@ MODEL_HELP = "org/name, org/name@revision or hf://org/name@revision"
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag, refs/pr/N or commit.")]
 ModeName = Annotated[
-    str, typer.Option(help="exact, equivalent, optimized, auto or compat:unsloth.")
+    str | None,
+    typer.Option(help="exact (the default), equivalent, optimized, auto or compat:unsloth."),
 ]
 PrecisionName = Annotated[
-    str, typer.Option(help="checkpoint, bf16, fp16, fp32, fp8, int8, nf4 or gguf:<Q>.")
+    str | None,
+    typer.Option(help="checkpoint (the default), bf16, fp16, fp32, fp8, int8, nf4 or gguf:<Q>."),
 ]
 QuantizeName = Annotated[
     str | None, typer.Option(help="never, any, prequantized or on_the_fly; exact never does.")

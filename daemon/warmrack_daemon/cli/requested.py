@@ -32,8 +32,8 @@ class Requested:
 
 def _options(
     revision: options.Revision = None,
-    mode: options.ModeName = "exact",
-    precision: options.PrecisionName = "checkpoint",
+    mode: options.ModeName = None,
+    precision: options.PrecisionName = None,
     quantize: options.QuantizeName = None,
     publishers: Annotated[
         str | None,
@@ -58,6 +58,10 @@ def _options(
 
 _TABLE = inspect.signature(_options).parameters
 _HINTS = get_type_hints(_options, include_extras=True)
+_OPTIONAL = (
+    *("mode", "precision", "revision", "quantize"),
+    *("adapter", "adapter_base", "max_seq_length"),
+)
 
 
 def requested(command: Command) -> Command:
@@ -92,7 +96,7 @@ def _read(model: str | None, asked: dict[str, Any]) -> Requested:
         fields |= _find_locked(model, fields, lock)
     return Requested(
         fields=fields,
-        mode=asked["mode"],
+        mode=asked["mode"] or "exact",
         unsloth_args=asked["unsloth_args"],
         lock_file=asked["lock_file"],
         lock=lock,
@@ -100,10 +104,8 @@ def _read(model: str | None, asked: dict[str, Any]) -> Requested:
 
 
 def _make_fields(asked: dict[str, Any]) -> dict[str, Any]:
-    """What the options say; a default that the service has too is left out where it may be."""
-    fields = {"mode": asked["mode"], "precision": asked["precision"]}
-    optional = ("revision", "quantize", "adapter", "adapter_base", "max_seq_length")
-    fields |= {name: asked[name] for name in optional if asked[name] is not None}
+    """What the options say; what was not said is the service's to fill in."""
+    fields = {name: asked[name] for name in _OPTIONAL if asked[name] is not None}
     if asked["publishers"] is not None:
         fields["publishers"] = tuple(asked["publishers"].split(","))
     if asked["network"] != "online":
