@@ -7,12 +7,13 @@ import tomllib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from warmrack_store.durations import check_keep_alive, parse_duration, parse_size
-from warmrack_store.errors import BadRequest, NotSupported
+from warmrack_store.errors import BadRequest
+from warmrack_store.eviction import DEFAULT_POLICY, POLICIES
 from warmrack_store.records import Record, bad_request
 
 _KUBERNETES = re.compile(r"WARMRACK_(PORT|SERVICE_).*")
@@ -76,8 +77,22 @@ class Settings(Record):
     )
     cache_quota: int | None = Field(
         None,
-        description="Bytes the cache may hold, e.g. 500GiB; not served by this version, which "
-        "refuses to start with it.",
+        description="Bytes the cache folder may hold, e.g. 500GiB; over it, what was used least "
+        "goes. Default: no limit, and nothing goes by itself.",
+    )
+    cache_high_watermark: float = Field(
+        0.9, gt=0, le=1, description="The share of the quota over which snapshots go."
+    )
+    cache_low_watermark: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="The share they go down to; `cache evict --to-low-watermark` takes it of the "
+        "whole disk where there is no quota.",
+    )
+    eviction: str = Field(
+        DEFAULT_POLICY,
+        description=f"What goes first, from devices and disks: {' or '.join(sorted(POLICIES))}.",
     )
     lease_seconds: float = Field(
         6.0, ge=1, le=3600, description="How long a claim lives without its holder renewing it."
@@ -113,9 +128,9 @@ class Settings(Record):
         description="How much longer a yes to one token holds while the Hub does not answer.",
     )
     right_public_grace_seconds: float = Field(
-        86400.0,
+        7 * 86400.0,
         ge=0,
-        le=30 * 86400,
+        le=3650 * 86400,
         description="How much longer a repository counts as public while the Hub does not answer.",
     )
     operator_token: str | None = Field(
@@ -165,6 +180,19 @@ class Settings(Record):
     def _seconds(cls, value: object) -> object:
         return _read(parse_duration, value)
 
+    @field_validator("eviction")
+    @classmethod
+    def _policy(cls, value: str) -> str:
+        if value not in POLICIES:
+            raise ValueError(f"{value[:40]!r} is none of {', '.join(sorted(POLICIES))}")
+        return value
+
+    @model_validator(mode="after")
+    def _watermarks(self) -> Self:
+        if self.cache_low_watermark > self.cache_high_watermark:
+            raise ValueError("cache_low_watermark is above cache_high_watermark")
+        return self
+
     @field_validator("keep_alive")
     @classmethod
     def _keep_alive(cls, value: str) -> str:
@@ -199,8 +227,8 @@ def load_settings(
 ) -> Settings:
     """The settings in force: flags win over the environment, the environment over the file.
 
-    Raises BadRequest for an unknown WARMRACK_* name, an unknown key of the file, or a bad value,
-    and NotSupported for a setting that would have no effect.
+    Raises BadRequest for an unknown WARMRACK_* name, an unknown key of the file, or a bad
+    value.
     """
     environ = os.environ if environ is None else environ
     values = _defaults(environ)
@@ -221,11 +249,6 @@ def load_settings(
         name = re.split(r"[.:]", message)[0].upper()
         hint = f"Correct WARMRACK_{name}, or the flag or file that sets it; see docs/settings.md."
         raise BadRequest(message, hint=hint) from error
-    if settings.cache_quota is not None:
-        raise NotSupported(
-            "WARMRACK_CACHE_QUOTA is not served by this version",
-            hint="Unset it; nothing is evicted from the cache's disk yet.",
-        )
     return settings
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from warmrack_store.errors import BadRequest, NotSupported
+from warmrack_store.errors import BadRequest
 from warmrack_store.settings import PUBLIC_HUB, Auth, LogFormat, Settings, load_settings
 
 
@@ -44,9 +44,13 @@ def test_units_are_read_as_people_write_them() -> None:
     assert settings.url == "http://host:1"
 
 
-def test_what_would_have_no_effect_is_refused() -> None:
-    with pytest.raises(NotSupported, match="WARMRACK_CACHE_QUOTA"):
-        load(WARMRACK_CACHE_QUOTA="500GiB")
+def test_the_cache_has_a_quota_and_watermarks_in_order() -> None:
+    settings = load(WARMRACK_CACHE_QUOTA="500GiB", WARMRACK_EVICTION="lru")
+    assert (settings.cache_quota, settings.eviction) == (500 * 2**30, "lru")
+    with pytest.raises(BadRequest, match="above cache_high_watermark"):
+        load(WARMRACK_CACHE_LOW_WATERMARK="0.95")
+    with pytest.raises(BadRequest, match="none of gdsf, lru"):
+        load(WARMRACK_EVICTION="random")
 
 
 def test_hugging_face_names_its_cache_and_hub_as_everywhere() -> None:

@@ -24,6 +24,7 @@ import structlog
 from warmrack_store.brokers.celery_doorbell import CeleryDoorbell, run_bell_worker
 from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.cache.identity import store_identity
+from warmrack_store.cache_evictions import Eviction, EvictionQuestion
 from warmrack_store.database import Database
 from warmrack_store.errors import BadRequest, StoreUnavailable
 from warmrack_store.hub import HubFacts
@@ -50,6 +51,8 @@ from warmrack_workers.orders import Nudge
 from warmrack_workers.pipeline import Parts, Pipeline
 from warmrack_workers.residency import Residency
 from warmrack_workers.snapshots import Snapshots
+from warmrack_workers.store_budget import StoreBudget
+from warmrack_workers.store_tidying import StoreTidying
 from warmrack_workers.task_schemas import list_schemas
 from warmrack_workers.vital_threads import end_with_vital_threads
 
@@ -84,8 +87,17 @@ class Agent:
         self._runtime_dir = _runtime_dir(settings)
         self._versions = {name: metadata.version(name) for name in _LIBRARIES}
         self._nursery = Nursery(self._runtime_dir / "nursery.log")
+        self._budget = StoreBudget(
+            settings=settings, database=self._database, node=self._node, store=self._store
+        )
+        self._tidying = StoreTidying(self._budget)
         self._node_server = NodeServer(
-            self._runtime_dir / "node.sock", {"/snapshots/verify": self._verify_snapshot}
+            self._runtime_dir / "node.sock",
+            {
+                "/snapshots/verify": self._verify_snapshot,
+                "/disk/evict": self._evict,
+                "/disk/tidy": lambda _: self._tidying.tidy(),
+            },
         )
         self._node_server.start()
         self._ingress = Ingress(
@@ -100,6 +112,7 @@ class Agent:
             node=self._node,
             epoch=self._epoch,
             budgets={device.name: device.budget_bytes for device in self._devices},
+            policy=settings.eviction,
         )
         self._effects = HostEffects(
             database=self._database,
@@ -131,6 +144,7 @@ class Agent:
         self._residency.adopt(self._effects, left)
         self._residency.start()
         self._heart.start()
+        self._tidying.start()
         threading.Thread(
             target=self._wakeups.listen, args=(self._heard, self._stopping), daemon=True
         ).start()
@@ -151,6 +165,9 @@ class Agent:
             store=self._store,
         )
         return checks.check(parse_record(DiskQuestion, question).resolution_id)
+
+    def _evict(self, question: object) -> Eviction:
+        return self._budget.evict(parse_record(EvictionQuestion, question))
 
     def _find_socket(self, seat_id: str) -> str | None:
         if seat_id == SEAT:

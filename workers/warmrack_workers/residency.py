@@ -17,6 +17,7 @@ import structlog
 
 from warmrack_store.database import Database
 from warmrack_store.errors import Defect, HostLost, StoreUnavailable, WarmrackError
+from warmrack_store.eviction import DEFAULT_POLICY
 from warmrack_store.ledgers.claims import Claim
 from warmrack_store.ledgers.ids import new_id
 from warmrack_store.states import ResidentState
@@ -44,10 +45,17 @@ class Residency:
     """Owns the seats of one node; `want` is called from any thread."""
 
     def __init__(
-        self, *, database: Database, node: str, epoch: int, budgets: Mapping[str, int]
+        self,
+        *,
+        database: Database,
+        node: str,
+        epoch: int,
+        budgets: Mapping[str, int],
+        policy: str = DEFAULT_POLICY,
     ) -> None:
         self._places = Places(ResidentRows(database, node=node, epoch=epoch))
         self._budgets = dict(budgets)
+        self._policy = policy
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._untaken: deque[Event] = deque()
         """Events that have come and are not dealt with: SQL may be away in the middle of one."""
@@ -133,7 +141,8 @@ class Residency:
             self._places.look_at_rows()
             self._looked_at = now
         wants = [want for want, _ in self._wants.values()]
-        self._apply(decide(self._budgets, self.list_seats(), wants, now))
+        plan = decide(self._budgets, self.list_seats(), wants, now, policy=self._policy)
+        self._apply(plan)
         self._places.note_use()
 
     def _take(self, event: Event) -> None:

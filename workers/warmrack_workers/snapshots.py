@@ -28,6 +28,7 @@ from warmrack_workers.fetch.fetcher import FetchedSnapshot, FetchPlan, fetch_sna
 from warmrack_workers.fetch.hub_source import HubSource
 from warmrack_workers.fetch.offline_source import OfflineSource
 from warmrack_workers.fetch.tally import FetchProgress, Tally
+from warmrack_workers.store_budget import StoreBudget
 
 log = structlog.get_logger()
 _REPORT_SECONDS = 0.5
@@ -47,6 +48,7 @@ class Snapshots:
         self._wakeups = wakeups
         self._node = node
         self._store = store
+        self._budget = StoreBudget(settings=settings, database=database, node=node, store=store)
 
     def ensure(
         self, activity: Activity, job: Job, resolution: Resolution, token: str | None
@@ -147,7 +149,10 @@ class Snapshots:
         report = _Report(self, activity, resolution)
         tally = plan.make_tally()
         started = time.monotonic()
-        with self._source(job, resolution, token) as source:
+        with (
+            self._budget.reserved(activity, plan.layout, plan.blobs),
+            self._source(job, resolution, token) as source,
+        ):
             try:
                 fetched = fetch_snapshot(
                     plan, source, on_progress=report, stop=activity.stop, tally=tally

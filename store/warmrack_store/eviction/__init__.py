@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 
-from warmrack_store.eviction import lru
-from warmrack_store.eviction.views import Policy, ResidentView
+from warmrack_store.eviction import gdsf, lru
+from warmrack_store.eviction.views import Candidate, Policy, ResidentView
 
-__all__ = ["DEFAULT_POLICY", "POLICIES", "Policy", "ResidentView", "plan_victims"]
+__all__ = ["DEFAULT_POLICY", "POLICIES", "Candidate", "Policy", "ResidentView", "plan_victims"]
 
 POLICIES: Mapping[str, Policy] = {
+    "gdsf": gdsf.score,
     "lru": lru.score,
 }
-DEFAULT_POLICY = "lru"
+DEFAULT_POLICY = "gdsf"
 
 
 def plan_victims(

@@ -1,8 +1,8 @@
 """The policy that evicts what was used longest ago."""
 
-from warmrack_store.eviction.views import ResidentView
+from warmrack_store.eviction.views import Candidate
 
 
-def score(resident: ResidentView, now: float) -> float:
+def score(candidate: Candidate, now: float) -> float:
     """Seconds since its last use, as a loss: the longer ago, the less is lost."""
-    return resident.last_used_at - now
+    return candidate.last_used_at - now

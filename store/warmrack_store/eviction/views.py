@@ -1,7 +1,21 @@
-"""What an eviction policy sees of the residents of a device."""
+"""What an eviction policy sees of what could go: a resident of a device, a snapshot on a disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class Candidate(Protocol):
+    """Anything that holds bytes; times are seconds of the clock that `now` is read from."""
+
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def last_used_at(self) -> float: ...
+    @property
+    def load_seconds(self) -> float: ...
+    @property
+    def uses(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +30,7 @@ class ResidentView:
     last_used_at: float
     load_seconds: float
     """What its reload is expected to take."""
+    uses: int = 1
     in_flight: int = 0
     leased_until: float | None = None
     pinned: bool = False
@@ -26,5 +41,5 @@ class ResidentView:
         return not (self.pinned or leased or self.in_flight > 0)
 
 
-Policy = Callable[[ResidentView, float], float]
-"""(resident, now) -> what is lost with it; the least is evicted first."""
+Policy = Callable[[Candidate, float], float]
+"""(candidate, now) -> what is lost with it; the least is evicted first."""

@@ -15,7 +15,7 @@ class Copy:
     """One selection of a revision's files in one store.
 
     `selection` is a digest over the paths and digests chosen; `files` are VerifiedFile records as
-    JSON, present once `complete`.
+    JSON, present once `complete`, and while it is `leaving` the disk.
     """
 
     store: str
@@ -28,6 +28,9 @@ class Copy:
     files: list[dict[str, Any]]
     updated_at: float
     last_used_at: float
+    uses: int = 1
+    leaving: bool = False
+    """Its eviction has begun, and nobody has fetched it again since."""
 
 
 def subject(store: str, repository: str, commit: str) -> str:
@@ -61,7 +64,7 @@ def put_copy(
     **values: Any,
 ) -> None:
     """Write what is known of a copy; columns not given keep what they hold."""
-    values |= {"updated_at": tx.now, "last_used_at": tx.now}
+    values |= {"updated_at": tx.now, "last_used_at": tx.now, "leaving": False}
     key = _key(store, repository, commit, selection)
     if tx.change(copies.update().where(key).values(**values)):
         return
@@ -78,7 +81,7 @@ def put_copy(
 def touch(tx: Transaction, copy: Copy) -> None:
     """Note that a copy was used just now."""
     key = _key(copy.store, copy.repository, copy.commit, copy.selection)
-    tx.execute(copies.update().where(key).values(last_used_at=tx.now))
+    tx.execute(copies.update().where(key).values(last_used_at=tx.now, uses=copies.c.uses + 1))
 
 
 def forget_completeness(tx: Transaction, *, store: str, repository: str, commit: str) -> None:
@@ -89,9 +92,31 @@ def forget_completeness(tx: Transaction, *, store: str, repository: str, commit:
             copies.c.store == store,
             copies.c.repository == repository,
             copies.c.commit == commit,
+            ~copies.c.leaving,
         )
         .values(complete=False, files=[], updated_at=tx.now)
     )
+
+
+def _of_snapshot(store: str, repository: str, commit: str) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        copies.c.store == store, copies.c.repository == repository, copies.c.commit == commit
+    )
+
+
+def begin_leaving(tx: Transaction, *, store: str, repository: str, commit: str) -> None:
+    """Nobody finds this snapshot any more; what it holds stays on record until it is gone."""
+    tx.execute(
+        copies.update()
+        .where(_of_snapshot(store, repository, commit))
+        .values(complete=False, leaving=True, updated_at=tx.now)
+    )
+
+
+def delete_leaving(tx: Transaction, *, store: str, repository: str, commit: str) -> None:
+    """Its files are gone: so are its rows, unless a fetch has begun on them anew."""
+    mine = sa.and_(_of_snapshot(store, repository, commit), copies.c.leaving)
+    tx.execute(copies.delete().where(mine))
 
 
 def list_copies(tx: Transaction) -> Sequence[Copy]:
@@ -112,3 +137,14 @@ def list_complete(tx: Transaction, store: str) -> Sequence[Copy]:
     """The whole snapshots of one store."""
     mine = sa.and_(copies.c.store == store, copies.c.complete)
     return [Copy(**row) for row in tx.list(sa.select(copies).where(mine))]
+
+
+def list_of_store(tx: Transaction, store: str) -> Sequence[Copy]:
+    """Everything that was fetched or adopted into one store, whole or not."""
+    return [Copy(**row) for row in tx.list(sa.select(copies).where(copies.c.store == store))]
+
+
+def delete_of_repository(tx: Transaction, store: str, repository: str) -> int:
+    """Its folder is not there any more: neither is any copy; how many were on record."""
+    mine = sa.and_(copies.c.store == store, copies.c.repository == repository)
+    return tx.change(copies.delete().where(mine))

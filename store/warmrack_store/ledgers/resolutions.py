@@ -94,3 +94,15 @@ def find_resolution(tx: Transaction, resolution_id: str | None) -> Resolution | 
         return None
     row = tx.find(sa.select(resolutions.c.record).where(resolutions.c.id == resolution_id))
     return parse_record(Resolution, row["record"]) if row else None
+
+
+def find_selection(
+    tx: Transaction, repository: str, commit: str, selection: str
+) -> Resolution | None:
+    """A resolution, or the part of one, that names this very set of files."""
+    mine = sa.and_(resolutions.c.repository == repository, resolutions.c.commit == commit)
+    for row in tx.list(sa.select(resolutions.c.record).where(mine)):
+        for part in parse_record(Resolution, row["record"]).parts:
+            if part.repository == repository and part.selection == selection:
+                return part
+    return None

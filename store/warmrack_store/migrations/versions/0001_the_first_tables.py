@@ -21,9 +21,36 @@ def upgrade() -> None:
         sa.Column("files", sa.JSON(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.Column("last_used_at", sa.Double(), nullable=False),
+        sa.Column("uses", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("leaving", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint(
             "store", "repository", "commit", "selection", name=op.f("pk_copies")
         ),
+    )
+    op.create_table(
+        "reservations",
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("store", sa.Text(), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("blobs", sa.JSON(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("subject", name=op.f("pk_reservations")),
+    )
+    with op.batch_alter_table("reservations", schema=None) as batch_op:
+        batch_op.create_index("ix_reservations_store", ["store"], unique=False)
+
+    op.create_table(
+        "stores",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("used_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("room_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("free_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("total_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("quota_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_stores")),
     )
     op.create_table(
         "refs",
@@ -343,4 +370,9 @@ def downgrade() -> None:
 
     op.drop_table("egress_ledger")
     op.drop_table("locks")
+    op.drop_table("stores")
+    with op.batch_alter_table("reservations", schema=None) as batch_op:
+        batch_op.drop_index("ix_reservations_store")
+
+    op.drop_table("reservations")
     op.drop_table("copies")
