@@ -25,6 +25,7 @@ class Connection:
     url: str
     api_key: str | None
     hub_token: str | None
+    operator_token: str | None
     timeout_seconds: float
 
     @property
@@ -61,6 +62,8 @@ class Connection:
             headers["Authorization"] = f"Bearer {self.api_key}"
         if self.hub_token is not None:
             headers["X-Hub-Token"] = self.hub_token
+        if self.operator_token is not None:
+            headers["X-Operator-Token"] = self.operator_token
         return headers
 
     @staticmethod
@@ -75,7 +78,7 @@ def make_connection(
     flags = {"url": url, "api_key": api_key, "hub_token": hub_token}
     settings = load_settings(flags=flags)
     check_url(settings.url)
-    for name in ("api_key", "hub_token"):
+    for name in ("api_key", "hub_token", "operator_token"):
         key = getattr(settings, name) or ""
         if not (key.isascii() and key.isprintable()):
             hint = f"Look at WARMRACK_{name.upper()}: a key is letters, digits and signs of ASCII."
@@ -84,6 +87,7 @@ def make_connection(
         url=settings.url,
         api_key=settings.api_key,
         hub_token=settings.hub_token,
+        operator_token=settings.operator_token,
         timeout_seconds=timeout_seconds,
     )
 

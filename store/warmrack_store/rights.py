@@ -31,7 +31,7 @@ class Belief:
     deny_seconds: float = 30.0
     public_seconds: float = 3600.0
     grace_seconds: float = 0.0
-    public_grace_seconds: float = 86400.0
+    public_grace_seconds: float = 7 * 86400.0
 
     @classmethod
     def of(cls, settings: Settings) -> "Belief":

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.services.hub_rights import note_public
 from tests.services.listening import listening, next_id
 from tests.services.residing import put_resident
 from tests.services.test_api import serving
@@ -17,6 +18,7 @@ def test_the_node_of_a_resident_is_woken_for_what_is_asked_of_it(
     services: Services, method: str, path: str
 ) -> None:
     put_resident(services.database, "n0")
+    note_public(services.rights, "org/name")
     with serving(services) as api, listening(services.wakeups) as heard:
         assert api.request(method, f"/api/v1/residents/{path}").status_code in (200, 202)
         assert next_id(heard) == "node:n0"

@@ -15,6 +15,7 @@ from tests.services.hosts import (
     replace_bytes,
     runtime_folder,
 )
+from tests.services.hub_rights import note_public
 from tests.services.submitted import claimed
 from tests.services.test_api import is_problem, post_job, serving
 from warmrack_daemon.services import Services
@@ -48,6 +49,7 @@ class Pool:
         self.checks = DiskChecks(
             database=services.database, cache_dir=folder / "cache", node="n0", store="s0"
         )
+        note_public(services.rights, REPOSITORY)
         self.job_id = post_job(api)["id"]
         held = claimed(services.database)
         with services.database.write() as tx:
