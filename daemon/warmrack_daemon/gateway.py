@@ -15,7 +15,7 @@ from warmrack_daemon.resolved import Resolved
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
 from warmrack_daemon.waiters import Waiters
-from warmrack_store.errors import HostLost, ModelCold, WarmrackError
+from warmrack_store.errors import HostLost, ModelCold, Refusal, Transient, WarmrackError
 from warmrack_store.ledgers import nodes, residents
 from warmrack_store.ledgers.jobs import Job, get_job
 from warmrack_store.ledgers.residents import Resident
@@ -27,6 +27,7 @@ from warmrack_store.states import JobKind, JobState, Priority
 from warmrack_store.submissions import Submission
 
 _RETRY_SECONDS = 5.0
+_SHORTEST_SECONDS = 0.1
 _ROUTE_SECONDS = 2.0
 """How long a route is believed without a look at SQL. A host that drains says so itself, and one
 that is gone refuses the connection: both make the gateway look again at once."""
@@ -39,6 +40,8 @@ class Route:
     resident: Resident
     address: Address
     until: float
+    closed: tuple[str, ...]
+    """The repositories in it that are not public."""
 
 
 class Gateway:
@@ -69,7 +72,7 @@ class Gateway:
             resolution = await run_in_threadpool(self._resolved.get, request, token)
         elif not resolution.public:
             await run_in_threadpool(self._services.rights.check_parts, resolution, token)
-        route = await self._find_route(resolution.cache_key)
+        route = await self._find_route(resolution)
         if route is not None:
             return route
         if not self._services.settings.on_demand:
@@ -84,21 +87,35 @@ class Gateway:
         with self._services.database.read() as tx:
             nodes.check_task(tx, task)
 
-    async def _find_route(self, cache_key: str) -> Route | None:
+    async def wait_for_loss(self, route: Route, token: str | None) -> WarmrackError:
+        """The Hub's refusal, once it no longer lets the caller read what is not public here."""
+        rights = self._services.rights
+        while True:
+            try:
+                checks = [run_in_threadpool(rights.check, name, token) for name in route.closed]
+                left = min(await asyncio.gather(*checks), default=_RETRY_SECONDS)
+            except Refusal as refusal:
+                return refusal
+            except Transient:
+                left = _RETRY_SECONDS
+            await asyncio.sleep(max(left, _SHORTEST_SECONDS))
+
+    async def _find_route(self, resolution: Resolution) -> Route | None:
         """The way to a warm resident; remembered briefly, since every token waits for it."""
+        cache_key = resolution.cache_key
         known = self._routes.get(cache_key)
         if known is not None and known.until > time.monotonic():
             return known
-        found = await run_in_threadpool(self._look_up, cache_key)
+        found = await run_in_threadpool(self._look_up, resolution)
         now = time.monotonic()
         self._routes = {key: route for key, route in self._routes.items() if route.until > now}
         if found is not None:
             self._routes[cache_key] = found
         return found
 
-    def _look_up(self, cache_key: str) -> Route | None:
+    def _look_up(self, resolution: Resolution) -> Route | None:
         with self._services.database.read() as tx:
-            resident = residents.find_warm(tx, cache_key)
+            resident = residents.find_warm(tx, resolution.cache_key)
             node = nodes.find_node(tx, resident.node) if resident is not None else None
         if resident is None or node is None:
             return None
@@ -110,6 +127,9 @@ class Gateway:
                 url="http://host" if here else f"{node.url}/hosts/{resident.id}",
             ),
             until=time.monotonic() + _ROUTE_SECONDS,
+            closed=tuple(
+                part.repository for part in resolution.parts if part.private or part.gated
+            ),
         )
 
     async def _load(
@@ -126,7 +146,7 @@ class Gateway:
             while True:
                 job = await run_in_threadpool(self._get_job, job.id)
                 if job.state is JobState.SUCCEEDED:
-                    route = await self._find_route(resolution.cache_key)
+                    route = await self._find_route(resolution)
                     if route is not None:
                         return route
                 if job.state in (JobState.FAILED, JobState.CANCELLED):

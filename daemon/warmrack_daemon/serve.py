@@ -11,6 +11,7 @@ import uvicorn
 from warmrack_daemon.api.app import create_app
 from warmrack_daemon.listening import Listening, check_access, check_port
 from warmrack_daemon.reconciler import Reconciler
+from warmrack_daemon.revocations import Revocations
 from warmrack_daemon.services import Services
 from warmrack_daemon.submitting import submit
 from warmrack_store import heap
@@ -41,6 +42,8 @@ def run(settings: Settings, listening: Listening) -> None:
     )
     reconciler = Reconciler(services, intake.answer)
     reconciler.start()
+    revocations = Revocations(services)
+    revocations.start()
     intake.start()
     config = uvicorn.Config(
         create_app(services, intake_runs=intake.is_running),
@@ -58,6 +61,7 @@ def run(settings: Settings, listening: Listening) -> None:
     finally:
         intake.stop()
         reconciler.stop()
+        revocations.stop()
         services.close()
     if not server.started:
         raise Defect("the web server did not start")

@@ -91,9 +91,9 @@ class Rights:
         closed = [part for part in resolution.parts if part.private or part.gated]
         return min((self.check(part.repository, token) for part in closed), default=float("inf"))
 
-    def ask_again(self, decision: Decision, token: str | None) -> float:
-        """As `check`, but of the Hub itself."""
-        return self._ask(decision.repository, token, [decision])
+    def ask(self, repository: str, token: str | None) -> float:
+        """As `check`, but of the Hub itself, whatever is believed."""
+        return self._ask(repository, token, ())
 
     def note(self, ref: RefFact, token: str | None) -> None:
         """The Hub has just let the token pass."""
@@ -118,11 +118,12 @@ class Rights:
 
         Asks the Hub where it is not known; what nobody can say is not readable.
         """
-        names = sorted({name.lower() for name in repositories})
+        spelled = {name.lower(): name for name in repositories}
+        names = sorted(spelled)
         if not names:
             return frozenset()
         with ThreadPoolExecutor(max_workers=_ASKERS, thread_name_prefix="rights") as pool:
-            answers = list(pool.map(lambda name: self._may_read(name, token), names))
+            answers = list(pool.map(lambda name: self._may_read(spelled[name], token), names))
         return frozenset(name for name, yes in zip(names, answers, strict=True) if yes)
 
     def left_seconds(self, decision: Decision) -> float:

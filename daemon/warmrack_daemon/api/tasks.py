@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -11,11 +12,19 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from warmrack_daemon.api.callers import HubToken, ServicesOf
+from warmrack_daemon.api.guarded import Loss, pieces_while_allowed, while_allowed
 from warmrack_daemon.api.leaving import while_waited_for
 from warmrack_daemon.api.named_answers import NamedStream, name_result
 from warmrack_daemon.gateway import Gateway
 from warmrack_daemon.host_link import HostAnswer
-from warmrack_store.errors import Contradiction, HostLost, ModelCold, TaskNotFound, WarmrackError
+from warmrack_store.errors import (
+    Contradiction,
+    HostLost,
+    ModelCold,
+    Refusal,
+    TaskNotFound,
+    WarmrackError,
+)
 from warmrack_store.ledgers import nodes
 from warmrack_store.ledgers.residents import Resident
 from warmrack_store.records import Record, parse_record
@@ -93,8 +102,12 @@ async def _answer(
             break
         answer.close()  # it drains: another one may be warm, or loads
     if answer.headers.get("content-type", "").startswith(_EVENT_STREAM):
-        return RelayedStream(answer, route.resident)
-    return await _read_whole(answer, route.resident)
+        loss = partial(gateway.wait_for_loss, route, token) if route.closed else None
+        return RelayedStream(answer, route.resident, loss)
+    whole = _read_whole(answer, route.resident)
+    if not route.closed:
+        return await whole
+    return await while_allowed(whole, partial(gateway.wait_for_loss, route, token))
 
 
 async def _read_whole(answer: HostAnswer, resident: Resident) -> Response:
@@ -125,9 +138,12 @@ class RelayedStream(StreamingResponse):
     byte.
     """
 
-    def __init__(self, answer: HostAnswer, resident: Resident) -> None:
+    def __init__(self, answer: HostAnswer, resident: Resident, loss: Loss | None = None) -> None:
         super().__init__(
-            _relay(answer, resident), answer.status, _headers(resident), media_type=_EVENT_STREAM
+            _relay(answer, resident, loss),
+            answer.status,
+            _headers(resident),
+            media_type=_EVENT_STREAM,
         )
         self._answer = answer
 
@@ -138,11 +154,12 @@ class RelayedStream(StreamingResponse):
             self._answer.close()
 
 
-async def _relay(answer: HostAnswer, resident: Resident) -> AsyncIterator[bytes]:
+async def _relay(answer: HostAnswer, resident: Resident, loss: Loss | None) -> AsyncIterator[bytes]:
     """Whole events; an end without a terminal one becomes an error event."""
     named = NamedStream(resident.receipt_id)
     try:
-        async for piece in answer.pieces():
+        pieces = answer.pieces()
+        async for piece in pieces if loss is None else pieces_while_allowed(pieces, loss):
             if events := named.feed(piece):
                 yield events
     except OSError as error:
@@ -152,6 +169,9 @@ async def _relay(answer: HostAnswer, resident: Resident) -> AsyncIterator[bytes]
             resident=resident.id,
             error=repr(error),
         )
+    except Refusal as refusal:
+        yield error_event(refusal)
+        return
     if not named.ended:
         lost = HostLost(f"the host of {resident.repository} ended in the middle of the answer")
         yield error_event(lost)

@@ -46,13 +46,14 @@ def put_decision(
     mark: str,
     refusal: WarmrackError | None,
     ciphertext: bytes | None,
+    age_seconds: float = 0.0,
 ) -> None:
-    """Remember the answer instead of the last one to the same token."""
+    """Remember the answer, which is so old already, instead of the last one to the same token."""
     name = repository.lower()
     values = {
         "refusal": refusal.to_record() if refusal is not None else None,
         "ciphertext": ciphertext,
-        "asked_at": tx.now,
+        "asked_at": tx.now - age_seconds,
     }
     tx.serialize(f"decision:{name}:{mark}")
     if not tx.change(decisions.update().where(_key(name, mark)).values(**values)):
@@ -75,8 +76,18 @@ def forget(tx: Transaction, repository: str, mark: str) -> None:
     tx.execute(decisions.delete().where(_key(repository.lower(), mark)))
 
 
+def forget_tokens(tx: Transaction, *, seconds: float, kept: Iterable[str]) -> int:
+    """Forget the tokens in what is older; not about the `kept` repositories."""
+    old = sa.and_(
+        decisions.c.ciphertext.is_not(None),
+        decisions.c.asked_at < tx.now - seconds,
+        decisions.c.repository.not_in([name.lower() for name in kept]),
+    )
+    return tx.change(decisions.update().where(old).values(ciphertext=None))
+
+
 def forget_old(tx: Transaction, *, seconds: float, kept: Iterable[str]) -> int:
-    """Forget what is older, with the tokens in it; not about the `kept` repositories."""
+    """Forget what is older; not about the `kept` repositories."""
     old = sa.and_(
         decisions.c.asked_at < tx.now - seconds,
         decisions.c.repository.not_in([name.lower() for name in kept]),

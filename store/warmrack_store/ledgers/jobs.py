@@ -277,6 +277,12 @@ def list_jobs(
     return [Job.from_row(row) for row in tx.list(query)]
 
 
+def list_running(tx: Transaction, *, rights: str) -> Sequence[Job]:
+    """The task jobs at work that were submitted with one token, by its mark."""
+    mine = sa.and_(jobs.c.state == JobState.RUNNING, jobs.c.rights == rights)
+    return [Job.from_row(row) for row in tx.list(sa.select(jobs).where(mine))]
+
+
 def count_waiting(tx: Transaction) -> int:
     query = sa.select(sa.func.count()).where(
         jobs.c.state.in_(WAITING), jobs.c.holder.is_(None), jobs.c.joined_to.is_(None)
