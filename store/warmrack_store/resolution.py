@@ -37,6 +37,8 @@ class Rejected(Record):
     repository: str
     code: str
     reason: str
+    hint: str | None = None
+    """The refusal's own way out, where it has another than its kind's."""
 
 
 class QuantizationSource(StrEnum):

@@ -119,6 +119,45 @@ def test_what_is_here_already_is_not_called_a_download(
     assert "files 2.0 KiB, all here already (on node-0)" in lines
 
 
+def test_a_revision_in_the_name_is_shown_once(service: Service, warmrack: Warmrack) -> None:
+    service.on(
+        "POST", EXPLAIN, Reply(body=RESOLUTION | {"asked": "org/name@v1", "ref_asked": "v1"})
+    )
+    assert "asked org/name@v1" in squeeze(warmrack("explain", "org/name@v1").out)
+
+
+LLAMA = "meta-llama/Llama-3.2-1B-Instruct"
+MIRROR = "unsloth/Llama-3.2-1B-Instruct-unsloth-bnb-4bit"
+LORA = {
+    "repository": "org/lora",
+    "commit": COMMIT,
+    "ref_asked": None,
+    "private": False,
+    "gated": False,
+    "files": [],
+    "weights": [],
+    "how": "attached",
+    "rank": 4,
+    "alpha": 8.0,
+    "target_modules": ["q_proj"],
+    "modules": 2,
+    "parameters": 64,
+    "memory_bytes": 256,
+    "base_named": LLAMA,
+}
+
+
+def test_unsloth_would_rename_the_base_that_an_adapter_names(
+    service: Service, warmrack: Warmrack
+) -> None:
+    service.on("POST", EXPLAIN, Reply(body=RESOLUTION | {"adapter": LORA}))
+    found = warmrack("explain", "org/lora", "--vs", "unsloth", "--json").json["vs_unsloth"]
+    assert MIRROR in found["line"]
+    other = ("--adapter-base", "org/other")
+    found = warmrack("explain", "org/lora", *other, "--vs", "unsloth", "--json").json["vs_unsloth"]
+    assert MIRROR not in found["line"]
+
+
 def test_an_estimate_shows_memory_and_each_device(service: Service, warmrack: Warmrack) -> None:
     service.on("POST", ESTIMATE, Reply(body=ESTIMATED))
     lines = squeeze(warmrack("estimate", "org/name", "--batch", "4").out)

@@ -150,3 +150,9 @@ def test_a_commit_that_the_request_names_is_not_given_up_for_the_locked_one() ->
     assert resolved(revision=locked.commit, lock="require", locked=locked).commit == locked.commit
     with pytest.raises(errors.LockMismatch, match=r"asked for at f{40}, and locked at"):
         resolved(revision="f" * 40, lock="require", locked=locked)
+
+
+def test_the_only_reason_comes_with_its_own_way_out() -> None:
+    with pytest.raises(errors.DeviceUnsupported) as alone:
+        resolved(mode="optimized", precision="fp8", quantize="on_the_fly")
+    assert alone.value.hint != errors.DeviceUnsupported.hint

@@ -10,10 +10,13 @@ from warmrack_daemon.cli.stdin import read_stdin
 from warmrack_store.errors import BadRequest, WarmrackError
 
 if TYPE_CHECKING:
+    from warmrack.results import Explanation
+    from warmrack_daemon.cli.requested import Requested
     from warmrack_store.resolver.compat import CompatAnswer, CompatRequest
 
 UNSLOTH = "unsloth"
 _LOAD_FLAGS = ("load_in_4bit", "load_in_8bit", "load_in_16bit", "load_in_fp8")
+_SAME_CALL = ("revision", "precision")
 _CALL_FIELDS = (*_LOAD_FLAGS, "full_finetuning", "use_exact_model_name")
 
 
@@ -42,9 +45,7 @@ def check_peer(name: str | None) -> None:
         raise BadRequest(f"--vs {name} is not known", hint=f"Give --vs {UNSLOTH}.")
 
 
-def compare(
-    model: str, request: Mapping[str, Any], model_type: str | None, unsloth_args: str | None
-) -> dict[str, Any]:
+def compare(model: str, request: "Requested", explanation: "Explanation") -> dict[str, Any]:
     """What Unsloth would load for the request, with one line that says it in words.
 
     Where Unsloth's own arguments are given, they are the call; else the call that says the same.
@@ -54,14 +55,30 @@ def compare(
     from warmrack_store.requests import LoadRequest
     from warmrack_store.resolver.compat import answer, ask_compat
 
-    fields = {key: request[key] for key in ("revision", "precision") if key in request}
-    call = ask_compat(parse_record(LoadRequest, {"model": model, **fields}), model_type=model_type)
-    if unsloth_args is not None:
-        arguments = parse_arguments(unsloth_args)
+    fields = {key: request.fields[key] for key in _SAME_CALL if key in request.fields}
+    asked = parse_record(LoadRequest, {**fields, **_name_pair(model, request, explanation)})
+    call = ask_compat(asked, model_type=explanation.model_type)
+    if request.unsloth_args is not None:
+        arguments = parse_arguments(request.unsloth_args)
         told = {name: arguments[name] for name in _CALL_FIELDS if arguments.get(name) is not None}
         call = call.model_copy(update=dict.fromkeys(_LOAD_FLAGS) | told)
     found = answer(call)
     return found.model_dump(mode="json") | {"line": _describe(call, found)}
+
+
+def _name_pair(
+    model: str, request: "Requested", explanation: "Explanation"
+) -> Mapping[str, str | None]:
+    """Unsloth is called with the adapter, and renames the base that the adapter names."""
+    from warmrack_store.requests import AS_TRAINED, VENDOR
+
+    pin = explanation.adapter
+    if pin is None:
+        return {"model": model}
+    base = request.fields.get("adapter_base")
+    if base in (None, AS_TRAINED, VENDOR):
+        base = pin.base_named or explanation.repository
+    return {"model": pin.repository, "revision": pin.ref_asked, "adapter_base": base}
 
 
 def _describe(call: "CompatRequest", found: "CompatAnswer") -> str:
@@ -96,7 +113,7 @@ def _read_lines(batch: str) -> list[str]:
     if batch == "-":
         return read_stdin().split("\n")
     try:
-        return Path(batch).read_text("utf-8").split("\n")
+        return Path(batch).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise BadRequest(f"{batch} cannot be read: {reason}") from error

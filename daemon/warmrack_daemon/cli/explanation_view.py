@@ -47,7 +47,8 @@ def print_estimate(estimate: Estimate) -> None:
 
 
 def _list_served(explanation: Explanation) -> Iterator[Fact]:
-    ref = f"@{explanation.ref_asked}" if explanation.ref_asked else ""
+    named = explanation.ref_asked and "@" not in explanation.asked
+    ref = f"@{explanation.ref_asked}" if named else ""
     as_asked = explanation.substitution == "none"
     how = "as asked" if as_asked else f"{explanation.substitution}, {_find_reason(explanation)}"
     yield Fact(name="asked", text=f"{explanation.asked}{ref}")

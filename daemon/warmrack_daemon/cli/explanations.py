@@ -75,7 +75,7 @@ def show_explanation(
     from warmrack_daemon.cli.explanation_view import print_explanation
 
     explanation = client.explain(model, **request.fields)
-    beside = vs and compare(model, request.fields, explanation.model_type, request.unsloth_args)
+    beside = vs and compare(model, request, explanation)
     if as_json:
         print_json(to_json(explanation) | ({"vs_unsloth": beside} if beside else {}))
         return

@@ -264,7 +264,8 @@ def _refuse(
     codes = {one.code for one in asked_about}
     if len(codes) == 1:
         reasons = "; ".join(one.reason for one in asked_about)
-        return WarmrackError.from_record({"code": codes.pop(), "message": reasons})
+        hint = next((one.hint for one in asked_about if one.hint is not None), None)
+        return WarmrackError.from_record({"code": codes.pop(), "message": reasons, "hint": hint})
     reasons = "; ".join(f"{one.repository}: {one.reason}" for one in rejected)
     if RevisionDoesNotApply.code in codes:
         return RevisionDoesNotApply(
