@@ -8,7 +8,15 @@ from typing import Concatenate, ParamSpec, Self, TypeVar, assert_never
 
 import httpx
 
-from warmrack import event_calls, job_calls, lock_calls, pool_calls, receipt_calls, task_calls
+from warmrack import (
+    cache_calls,
+    event_calls,
+    job_calls,
+    lock_calls,
+    pool_calls,
+    receipt_calls,
+    task_calls,
+)
 from warmrack.connection import Connection, answer_of, make_connection
 from warmrack.methods import describe
 from warmrack.steps import (
@@ -137,6 +145,9 @@ class Client:
     pin = _method(pool_calls.pin)
     nodes = _method(pool_calls.list_nodes)
     snapshots = _method(pool_calls.list_snapshots)
+    evict = _method(cache_calls.evict)
+    remove_snapshots = _method(cache_calls.remove_snapshots)
+    check_disks = _method(cache_calls.check_disks)
     healthz = _method(pool_calls.get_health)
 
     def close(self) -> None:

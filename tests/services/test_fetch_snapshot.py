@@ -74,9 +74,11 @@ class Rig:
             )
 
 
-def list_facts(hub: Hub, commit: str, token: str | None = None) -> tuple[FileFact, ...]:
+def list_facts(
+    hub: Hub, commit: str, token: str | None = None, *, model: str = MODEL
+) -> tuple[FileFact, ...]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    tree = httpx.get(f"{hub.url}/api/models/{MODEL}/tree/{commit}?recursive=true", headers=headers)
+    tree = httpx.get(f"{hub.url}/api/models/{model}/tree/{commit}?recursive=true", headers=headers)
     return tuple(
         FileFact(
             path=entry["path"],

@@ -5,7 +5,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from warmrack_daemon.api import explanations, health, jobs, locks, pool, problems, receipts, tasks
+from warmrack_daemon.api import (
+    cache,
+    explanations,
+    health,
+    jobs,
+    locks,
+    pool,
+    problems,
+    receipts,
+    tasks,
+)
 from warmrack_daemon.api.bodies import BodyLimit, check_body
 from warmrack_daemon.gateway import Gateway
 from warmrack_daemon.services import Services, own_version
@@ -35,7 +45,7 @@ def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = N
     app.state.intake_runs = intake_runs
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (jobs, locks, receipts, explanations, pool, tasks):
+    for module in (jobs, locks, receipts, explanations, pool, cache, tasks):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)

@@ -2,7 +2,7 @@
 
 import typer
 
-from warmrack_daemon.cli import options
+from warmrack_daemon.cli import disks, options
 from warmrack_daemon.cli.help import show_help
 from warmrack_daemon.cli.output import print_list, print_table
 from warmrack_daemon.cli.session import open_client
@@ -11,6 +11,8 @@ cache = typer.Typer(
     help="What the pool's disks hold.", invoke_without_command=True, rich_markup_mode=None
 )
 cache.callback()(show_help)
+for _name, _command in disks.COMMANDS:
+    cache.command(_name)(_command)
 
 
 @cache.command("ls")
