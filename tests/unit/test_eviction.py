@@ -1,8 +1,9 @@
 """Which residents go, and which never do."""
 
+from dataclasses import replace
 from typing import Any
 
-from warmrack_store.eviction import ResidentView, plan_victims
+from warmrack_store.eviction import DEFAULT_POLICY, ResidentView, plan_victims
 
 NOW = 1000.0
 
@@ -60,3 +61,24 @@ def test_a_resident_without_bytes_is_no_victim() -> None:
 
 def test_equal_residents_go_by_their_id() -> None:
     assert victims(5, resident("b", 5, 1), resident("a", 5, 1)) == ["a"]
+
+
+def first_by_gdsf(*residents: ResidentView) -> str:
+    plan = plan_victims("gdsf", 1, residents, NOW)
+    assert plan is not None
+    return plan[0].id
+
+
+def test_gdsf_lets_go_first_what_is_cheapest_to_bring_back_for_its_bytes() -> None:
+    assert DEFAULT_POLICY == "gdsf"
+    slow, large = resident("slow", 10, 9), resident("large", 1000, 9)
+    assert first_by_gdsf(slow, large) == "large"
+    costly = replace(resident("costly", 10, 9), load_seconds=50.0)
+    assert first_by_gdsf(costly, slow) == "slow"
+
+
+def test_gdsf_forgets_what_is_idle_for_long_and_keeps_what_is_used_often() -> None:
+    costly = replace(resident("costly", 10, 900), load_seconds=50.0)
+    assert first_by_gdsf(costly, resident("fresh", 10, 1)) == "costly"
+    often = resident("often", 10, 9, uses=20)
+    assert first_by_gdsf(often, resident("once", 10, 9)) == "once"

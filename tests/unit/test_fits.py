@@ -93,3 +93,16 @@ def test_a_stage_counts_as_assumed_until_its_speed_was_measured() -> None:
     measured = Rates(measured=frozenset({Speed.HUB}))
     assert list_fits(NEED, [node("a")], RATES)[0].assumed == ("fetch", "load")
     assert list_fits(NEED, [node("a")], measured)[0].assumed == ("load",)
+
+
+def test_what_is_pinned_on_a_device_does_not_come_free() -> None:
+    held = DeviceView(
+        name="cpu:0",
+        budget_bytes=4 * GIB,
+        used_bytes=3 * GIB,
+        pinned_bytes=3 * GIB,
+        pinned=("m_pin",),
+    )
+    fit = fits(node("a", held))["a/cpu:0"]
+    assert (fit.fits, fit.expected_seconds) == (False, None)
+    assert "m_pin pinned there leaves less" in fit.reason

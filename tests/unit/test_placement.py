@@ -119,3 +119,31 @@ def test_a_prefetch_goes_where_the_files_are_even_if_a_model_is_warm_elsewhere()
     need = Need(size_bytes=GIB, memory_bytes=None)
     held = node("b", has_snapshot=True)
     assert chosen(node("a", cached_fraction=0.5), held, need=need) == "b"
+
+
+def pinned_node(name: str, **fields: Any) -> NodeView:
+    device = DeviceView(
+        name="cpu:0",
+        budget_bytes=4 * GIB,
+        used_bytes=2 * GIB,
+        pinned_bytes=2 * GIB,
+        pinned=("m_pin",),
+    )
+    return NodeView(name=name, devices=(device,), **fields)
+
+
+def test_bytes_of_pinned_residents_cannot_be_freed() -> None:
+    assert chosen(pinned_node("a", has_snapshot=True), node("b", used_gib=4)) == "b"
+    with pytest.raises(WontFit, match="m_pin pinned there leaves less"):
+        chosen(pinned_node("a"))
+    assert chosen(pinned_node("a", warm_resident=True)) == "a"
+
+
+def test_a_node_whose_disk_cannot_take_the_files_is_passed_over() -> None:
+    assert chosen(node("a", disk_room_bytes=GIB), node("b", queued_jobs=9)) == "b"
+    assert chosen(node("a", disk_room_bytes=GIB, has_snapshot=True), node("b")) == "a"
+    assert chosen(node("a", disk_room_bytes=GIB, cached_fraction=0.5), node("b")) == "a"
+
+
+def test_where_every_disk_is_full_the_node_itself_says_what_holds_it() -> None:
+    assert chosen(node("a", disk_room_bytes=0, queued_jobs=1), node("b", disk_room_bytes=0)) == "b"

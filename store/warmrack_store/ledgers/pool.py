@@ -1,14 +1,16 @@
 """The pool as a placement policy sees it for one resolution."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isclose
+from typing import Any
 
 import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
-from warmrack_store.ledgers import copies, nodes, rates, residents
+from warmrack_store.ledgers import copies, nodes, rates, residents, stores
 from warmrack_store.ledgers.nodes import Node
+from warmrack_store.ledgers.residents import Resident
 from warmrack_store.placement import DeviceView, NodeView, Rates
 from warmrack_store.placement.views import Speed
 from warmrack_store.resolution import Resolution
@@ -20,15 +22,16 @@ HUB_RATE, DISK_RATE, HOST_SECONDS = Speed.HUB.value, Speed.DISK.value, Speed.HOS
 
 def list_views(tx: Transaction, resolution: Resolution) -> Sequence[NodeView]:
     """Every node with its devices and how near the resolution is to being warm on it."""
-    used: dict[tuple[str, str], int] = defaultdict(int)
+    used: dict[tuple[str, str], list[Resident]] = defaultdict(list)
     states: dict[str, set[ResidentState]] = defaultdict(set)
     for resident in residents.list_live(tx):
-        used[resident.node, resident.device] += resident.charged_bytes
+        used[resident.node, resident.device].append(resident)
         if resident.cache_key == resolution.cache_key and not resident.drain_requested:
             states[resident.node].add(resident.state)
     coming = _nodes_it_is_coming_to(tx, resolution.cache_key)
     queued = _jobs_by_node(tx)
     cached = _cached_fractions(tx, resolution)
+    rooms = {state.id: state.room_bytes for state in stores.list_stores(tx)}
     return [
         NodeView(
             name=node.name,
@@ -38,6 +41,7 @@ def list_views(tx: Transaction, resolution: Resolution) -> Sequence[NodeView]:
             loading_resident=node.name in coming or bool(states[node.name]),
             has_snapshot=cached.get(node.store, 0.0) >= 1.0,
             cached_fraction=min(cached.get(node.store, 0.0), 1.0),
+            disk_room_bytes=rooms.get(node.store),
             queued_jobs=queued[node.name],
             labels=node.labels,
         )
@@ -45,14 +49,22 @@ def list_views(tx: Transaction, resolution: Resolution) -> Sequence[NodeView]:
     ]
 
 
-def _devices(node: Node, used: dict[tuple[str, str], int]) -> tuple[DeviceView, ...]:
+def _devices(
+    node: Node, used: Mapping[tuple[str, str], Sequence[Resident]]
+) -> tuple[DeviceView, ...]:
     return tuple(
-        DeviceView(
-            name=device["name"],
-            budget_bytes=device["budget_bytes"],
-            used_bytes=used.get((node.name, device["name"]), 0),
-        )
-        for device in node.devices
+        _device(device, used.get((node.name, device["name"]), ())) for device in node.devices
+    )
+
+
+def _device(device: Mapping[str, Any], held: Sequence[Resident]) -> DeviceView:
+    pinned = [resident for resident in held if resident.pinned and not resident.drain_requested]
+    return DeviceView(
+        name=device["name"],
+        budget_bytes=device["budget_bytes"],
+        used_bytes=sum(resident.charged_bytes for resident in held),
+        pinned_bytes=sum(resident.charged_bytes for resident in pinned),
+        pinned=tuple(resident.id for resident in pinned),
     )
 
 

@@ -71,7 +71,7 @@ def _list_of_node(
 
 def _fit(need: Need, node: NodeView, device: DeviceView, rates: Rates, *, holds: bool) -> Fit:
     needed = need.memory_bytes or 0
-    fits = holds or device.budget_bytes >= needed
+    fits = holds or device.open_bytes >= needed
     fits_now = holds or device.free_bytes >= needed
     becomes_warm = fits and node.state is NodeState.READY
     steps = list_steps(need, node, rates) if becomes_warm else ()
@@ -93,6 +93,8 @@ def _explain(
 ) -> str:
     """The numbers are in the words, so that the line stands alone."""
     room = f"needs {format_size(needed)}, may give {format_size(device.budget_bytes)}"
+    if not fits and device.budget_bytes >= needed:
+        return f"{room}, but {', '.join(device.pinned)} pinned there leaves less"
     if not fits:
         return f"too small: {room}"
     if node.state is not NodeState.READY:

@@ -14,10 +14,19 @@ class DeviceView:
     name: str
     budget_bytes: int
     used_bytes: int = 0
+    pinned_bytes: int = 0
+    """Of those, what no eviction frees."""
+    pinned: tuple[str, ...] = ()
+    """The residents that hold it."""
 
     @property
     def free_bytes(self) -> int:
         return self.budget_bytes - self.used_bytes
+
+    @property
+    def open_bytes(self) -> int:
+        """What it can give once everything else has gone."""
+        return self.budget_bytes - self.pinned_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,8 @@ class NodeView:
     """Every file of the resolution is on this node's disk."""
     cached_fraction: float = 0.0
     """How much of the files is on disk where not all of them are; 0 to 1."""
+    disk_room_bytes: int | None = None
+    """What its store may still take in, after all that may go has gone; None: not known."""
     queued_jobs: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
 
