@@ -122,6 +122,23 @@ class Adoption(Record):
     wrong: tuple[AdoptedFile, ...] = ()
 
 
+class ExportQuestion(Record):
+    """To send one snapshot as a file."""
+
+    repository: str
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    public: bool
+
+
+class ImportQuestion(Record):
+    """To take in the archive that follows, which must be of this snapshot."""
+
+    repository: str
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    public: bool | None = None
+    """None where the Hub could not be asked: the archive's own word counts."""
+
+
 class Imported(Record):
     """One snapshot that came as a file."""
 
@@ -132,3 +149,4 @@ class Imported(Record):
     size_bytes: int
     written_bytes: int
     proof: Proof
+    public: bool

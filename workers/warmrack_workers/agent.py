@@ -38,6 +38,7 @@ from warmrack_store.settings import Settings
 from warmrack_store.vault import read_vault
 from warmrack_workers.activity import Activities, Stopping
 from warmrack_workers.adoption import adopt_hosts
+from warmrack_workers.content_answers import ContentAnswers
 from warmrack_workers.devices import list_devices
 from warmrack_workers.devices.held import held_bytes
 from warmrack_workers.disk_checks import DiskChecks
@@ -87,6 +88,13 @@ class Agent:
         self._runtime_dir = _runtime_dir(settings)
         self._versions = {name: metadata.version(name) for name in _LIBRARIES}
         self._nursery = Nursery(self._runtime_dir / "nursery.log")
+        contents = ContentAnswers.of(
+            database=self._database,
+            cache_dir=settings.cache_dir,
+            node=self._node,
+            store=self._store,
+            lease_seconds=settings.lease_seconds,
+        )
         self._budget = StoreBudget(
             settings=settings, database=self._database, node=self._node, store=self._store
         )
@@ -97,7 +105,9 @@ class Agent:
                 "/snapshots/verify": self._verify_snapshot,
                 "/disk/evict": self._evict,
                 "/disk/tidy": lambda _: self._tidying.tidy(),
+                **contents.questions,
             },
+            contents.uploads,
         )
         self._node_server.start()
         self._ingress = Ingress(

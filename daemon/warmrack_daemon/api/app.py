@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from warmrack_daemon.api import (
     cache,
+    cache_contents,
     explanations,
     health,
     jobs,
@@ -45,7 +46,7 @@ def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = N
     app.state.intake_runs = intake_runs
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (jobs, locks, receipts, explanations, pool, cache, tasks):
+    for module in (jobs, locks, receipts, explanations, pool, cache, cache_contents, tasks):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)

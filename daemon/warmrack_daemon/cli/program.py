@@ -8,6 +8,7 @@ import typer
 from warmrack_daemon.cli import (
     INTERRUPTED,
     cache,
+    cache_contents,
     catalog,
     explanations,
     jobs,
@@ -49,6 +50,7 @@ def make_program() -> typer.Typer:
     for group in (*_GROUPS, (doctor.doctor,)):
         for command in group:
             program.command()(command)
+    cache_contents.add_commands(cache.cache)
     program.add_typer(cache.cache, name="cache")
     program.add_typer(catalog.catalog, name="catalog")
     return program
