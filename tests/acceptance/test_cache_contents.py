@@ -161,3 +161,20 @@ def test_gated_snapshot_is_exported_only_to_who_may_read_it(rack: Stack, tmp_pat
     denied = rack.run("cache", "export", GATED, "-o", str(target))
     assert (denied.returncode, os.path.lexists(target)) == (3, False)
     assert rack.run("cache", "export", GATED, "-o", str(target), **allowed).returncode == 0
+
+
+def test_findings_name_a_gated_repository_only_to_who_may_read_it(rack: Stack) -> None:
+    allowed = {"WARMRACK_HUB_TOKEN": TOKEN}
+    assert rack.run("prefetch", GATED, **allowed).returncode == 0
+    (snapshot,) = (rack.cache_dir / "models--acme--gated" / "snapshots").iterdir()
+    replace_bytes(snapshot / "model.safetensors", flip_last_byte, quietly=True)
+    code, found = rack.run_json("cache", "verify")
+    told = [one for one in found["items"][0]["findings"] if one["kind"] == "corrupt"]
+    assert (code, [one["repository"] for one in told]) == (INTEGRITY, ["(not public)"])
+    assert GATED not in str(found)
+    _, hidden = rack.run_json("cache", "quarantine", "ls")
+    assert GATED not in str(hidden)
+    _, shown = rack.run_json("cache", "quarantine", "ls", **allowed)
+    (one,) = [k for k in shown["items"][0]["items"] if k["repository"] == GATED]
+    assert rack.run("cache", "quarantine", "rm", one["id"]).returncode == 3
+    assert rack.run("cache", "quarantine", "rm", one["id"], **allowed).returncode == 0
