@@ -10,6 +10,7 @@ from warmrack.client import Client
 from warmrack.results import (
     Device,
     Done,
+    Egress,
     Estimate,
     Event,
     Explanation,
@@ -38,6 +39,7 @@ __all__ = [
     "Defect",
     "Device",
     "Done",
+    "Egress",
     "Ended",
     "Estimate",
     "Event",

@@ -147,6 +147,7 @@ class AsyncClient:
     pin = _method(pool_calls.pin)
     nodes = _method(pool_calls.list_nodes)
     snapshots = _method(pool_calls.list_snapshots)
+    egress = _method(pool_calls.list_egress)
     evict = _method(cache_calls.evict)
     remove_snapshots = _method(cache_calls.remove_snapshots)
     check_disks = _method(cache_calls.check_disks)

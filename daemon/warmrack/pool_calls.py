@@ -7,7 +7,7 @@ from typing import Any
 from warmrack.answers import read_json, read_record
 from warmrack.pages import check_page, list_items
 from warmrack.paths import quote_name
-from warmrack.results import Estimate, Explanation, Node, Resident, Snapshot
+from warmrack.results import Egress, Estimate, Explanation, Node, Resident, Snapshot
 from warmrack.steps import API, Call, Conversation, Pause, send
 from warmrack_store.errors import Timeout
 from warmrack_store.records import parse_record
@@ -34,6 +34,11 @@ def _body(model: str, request: Mapping[str, Any]) -> dict[str, Any]:
     parsed = parse_record(LoadRequest, {**request, "model": model})
     check_supported(parsed)
     return parsed.model_dump(mode="json")
+
+
+def list_egress(by: str = "job") -> Conversation[tuple[Egress, ...]]:
+    """Where the bytes of files came from, summed by `job`, `tenant` or `repository`."""
+    return (yield from list_items(Egress, f"{API}/egress", {"by": by}))
 
 
 def list_residents() -> Conversation[tuple[Resident, ...]]:

@@ -148,6 +148,20 @@ class Snapshot(Result):
     bytes_total: int = 0
 
 
+class Egress(Result):
+    """Body bytes of files, summed for one job, tenant or repository."""
+
+    job: str | None = None
+    tenant: str | None = None
+    repository: str | None = None
+    hub_bytes: int
+    peer_bytes: int
+    local_bytes: int
+    """Already on the node's disk."""
+    deduplicated_bytes: int
+    """Brought by the fetch of another job, which this one joined or waited for."""
+
+
 class StoredLock(Result):
     """A models.lock as the service keeps it."""
 

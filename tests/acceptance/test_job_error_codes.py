@@ -20,6 +20,7 @@ from tests.acceptance.error_cases import (
     listed,
     wait_for_end,
 )
+from tests.acceptance.own_weights import own_weights
 from tests.acceptance.stack import Stack, free_port, running_stack
 from tests.hub.control import Hub, running_hub
 from tests.hub.models import get_model_folder
@@ -122,16 +123,10 @@ def hub() -> Iterator[Hub]:
     served = dict.fromkeys(names, plain) | {REAL: get_model_folder("smollm2"), MIXED: bert}
     with running_hub(served) as running:
         for name in (CORRUPT, HELD, LATE, BLOCKED):
-            running.add_commit(name, files={"model.safetensors": _own_bytes(name)})
+            running.add_commit(name, files={"model.safetensors": own_weights(name)})
         lacking = {"model.safetensors": save(tensors, metadata={"format": "pt"})}
         running.add_commit(MIXED, files=lacking)
         yield running
-
-
-def _own_bytes(name: str) -> bytes:
-    """Weights like no others: equal files of two repositories are fetched once."""
-    data = (get_model_folder("tiny_llama") / "model.safetensors").read_bytes()
-    return save(load(data), metadata={"format": "pt", "of": name})
 
 
 @pytest.fixture(scope="module")

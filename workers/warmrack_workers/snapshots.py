@@ -63,10 +63,12 @@ class Snapshots:
     def _ensure_part(
         self, activity: Activity, job: Job, resolution: Resolution, token: str | None
     ) -> tuple[VerifiedFile, ...]:
+        waited = False
         while True:
             activity.check()
             copy = self._find_whole(resolution)
             if copy is not None:
+                self._record_found(job, resolution, waited=waited)
                 return _verified(copy)
             lease = self._acquire(activity, resolution)
             if lease is not None:
@@ -77,6 +79,7 @@ class Snapshots:
                     with self._database.write() as tx:
                         leases.release(tx, lease)
             self._mirror(activity, resolution)
+            waited = True
             activity.stop.wait(_LOOK_SECONDS)
 
     def _find_whole(self, resolution: Resolution) -> Copy | None:
@@ -254,6 +257,26 @@ class Snapshots:
                 commit=resolution.commit,
                 hub_bytes=hub_bytes,
                 local_bytes=tally.local_bytes + tally.resumed_bytes,
+            )
+
+    def _record_found(self, job: Job, resolution: Resolution, *, waited: bool) -> None:
+        """Files that were whole: from before, or brought by whoever this job waited for."""
+        repository, commit = resolution.repository, resolution.commit
+        size_bytes = sum(file.size for file in resolution.files)
+        with self._database.write() as tx:
+            if egress.has_egress(
+                tx, job_id=job.id, node=self._node, repository=repository, commit=commit
+            ):
+                return  # an attempt before this one has it in the ledger
+            egress.record_egress(
+                tx,
+                job_id=job.id,
+                tenant=job.tenant,
+                node=self._node,
+                repository=repository,
+                commit=commit,
+                local_bytes=0 if waited else size_bytes,
+                deduplicated_bytes=size_bytes if waited else 0,
             )
 
     def report(

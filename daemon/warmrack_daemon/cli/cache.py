@@ -1,5 +1,7 @@
 """The commands about what lies on the pool's disks: the group `cache`."""
 
+from typing import Annotated
+
 import typer
 
 from warmrack_daemon.cli import disks, options
@@ -36,3 +38,25 @@ def cache_ls(json: options.Json = False) -> None:
         for one in found
     ]
     print_table(("repository", "commit", "where", "bytes", "state"), rows)
+
+
+@cache.command("egress")
+def cache_egress(
+    by: Annotated[str, typer.Option(help="job, tenant or repository.")] = "repository",
+    json: options.Json = False,
+) -> None:
+    """Show where the bytes of files came from: Hub, other nodes, disk, other jobs' fetches."""
+    with open_client() as client:
+        found = client.egress(by)
+    if json:
+        print_list(found)
+        return
+    from warmrack_store.durations import format_size
+
+    sources = ("hub_bytes", "peer_bytes", "local_bytes", "deduplicated_bytes")
+    rows = [
+        (getattr(one, by), *(format_size(getattr(one, name)) for name in sources)) for one in found
+    ]
+    total = (format_size(sum(getattr(one, name) for one in found)) for name in sources)
+    columns = (by, "from the hub", "from peers", "already here", "deduplicated")
+    print_table(columns, [*rows, ("all", *total)])

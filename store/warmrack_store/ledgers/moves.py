@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from warmrack_store.database import Transaction
 from warmrack_store.errors import Cancelled, Ended, Expired, Timeout
-from warmrack_store.ledgers import events, secrets
+from warmrack_store.ledgers import egress, events, resolutions, secrets
 from warmrack_store.ledgers.jobs import Job
 from warmrack_store.schema import jobs
 from warmrack_store.states import MOVES, TERMINAL, JobState
@@ -71,6 +71,25 @@ def end(tx: Transaction, job: Job, state: JobState, **changes: Any) -> None:
         **changes,
     )
     secrets.delete_ended(tx, job.id)
+    if state is JobState.SUCCEEDED:
+        _record_joined(tx, job)
+
+
+def _record_joined(tx: Transaction, job: Job) -> None:
+    """Those who joined needed the same files, and the fetch of this job brought them."""
+    joined = tx.list(sa.select(jobs.c.id, jobs.c.tenant).where(jobs.c.joined_to == job.id))
+    resolution = resolutions.find_resolution(tx, job.resolution_id) if joined else None
+    for part in resolution.parts if resolution is not None else ():
+        for row in joined:
+            egress.record_egress(
+                tx,
+                job_id=row["id"],
+                tenant=row["tenant"],
+                node=job.node or "",
+                repository=part.repository,
+                commit=part.commit,
+                deduplicated_bytes=sum(file.size for file in part.files),
+            )
 
 
 def end_ended(tx: Transaction, job: Job, error: Ended) -> None:
