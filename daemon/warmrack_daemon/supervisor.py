@@ -35,7 +35,18 @@ _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 0.2
 _STOP_SECONDS = {"node": 12.0, "control": 5.0, "broker": 2.0}
 """Adds up to less than the 20 s after which a service manager kills."""
-_NOT_PASSED_ON = frozenset({"node", "ingress", "ingress_url", "url", "api_key", "hub_token"})
+_NOT_PASSED_ON = frozenset(
+    {
+        "node",
+        "ingress",
+        "ingress_url",
+        "mirror",
+        "mirror_url",
+        "url",
+        "api_key",
+        "hub_token",
+    }
+)
 """Each node has a name and a port of its own, and a client's settings are the client's."""
 
 

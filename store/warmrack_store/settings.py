@@ -75,6 +75,17 @@ class Settings(Record):
     ingress_url: str | None = Field(
         None, description="How other machines reach that; default: made from the address."
     )
+    mirror: str = Field(
+        "127.0.0.1:0",
+        description="host:port where the node serves what it holds, as a read-only Hub and to "
+        "other nodes; port 0: any free one.",
+    )
+    mirror_url: str | None = Field(
+        None, description="How other machines reach that; default: made from the address."
+    )
+    mirror_pull_through: bool = Field(
+        False, description="A model that the mirror does not hold is fetched for who asks for it."
+    )
     cache_quota: int | None = Field(
         None,
         description="Bytes the cache folder may hold, e.g. 500GiB; over it, what was used least "

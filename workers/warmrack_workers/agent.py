@@ -47,6 +47,7 @@ from warmrack_workers.heart import Heart
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.ingress import Ingress
 from warmrack_workers.loads import Loads
+from warmrack_workers.mirror.opening import open_mirror
 from warmrack_workers.node_server import SEAT, NodeServer
 from warmrack_workers.orders import Nudge
 from warmrack_workers.pipeline import Parts, Pipeline
@@ -110,12 +111,23 @@ class Agent:
             contents.uploads,
         )
         self._node_server.start()
+        self._vault = read_vault(settings.cluster_key_file)
+        self._hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
+        self._rights = Rights(
+            database=self._database, hub=self._hub, vault=self._vault, belief=Belief.of(settings)
+        )
         self._ingress = Ingress(
-            settings.ingress,
-            node_token=read_vault(settings.cluster_key_file).node_token,
-            find_socket=self._find_socket,
+            settings.ingress, node_token=self._vault.node_token, find_socket=self._find_socket
         )
         listening = self._ingress.start()
+        self._mirror = open_mirror(
+            settings=settings,
+            database=self._database,
+            rights=self._rights,
+            doorbell=self._doorbell,
+            vault=self._vault,
+            store=self._store,
+        )
         self._epoch = self._register(settings.ingress_url or listening)
         self._residency = Residency(
             database=self._database,
@@ -193,7 +205,7 @@ class Agent:
                 tx,
                 self._node,
                 url=url,
-                mirror_url=None,
+                mirror_url=self._settings.mirror_url or self._mirror.url,
                 machine=machine_id(),
                 store=self._store,
                 devices=devices,
@@ -205,18 +217,13 @@ class Agent:
 
     def _make_pipeline(self) -> Pipeline:
         settings = self._settings
-        assert settings.cluster_key_file is not None
-        vault = read_vault(settings.cluster_key_file)
-        hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
         return Pipeline(
             Parts(
                 node=self._node,
                 database=self._database,
-                hub=hub,
-                vault=vault,
-                rights=Rights(
-                    database=self._database, hub=hub, vault=vault, belief=Belief.of(settings)
-                ),
+                hub=self._hub,
+                vault=self._vault,
+                rights=self._rights,
                 doorbell=self._doorbell,
                 wakeups=self._wakeups,
                 loads=Loads(
