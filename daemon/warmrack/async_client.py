@@ -15,6 +15,7 @@ from warmrack import (
     lock_calls,
     pool_calls,
     receipt_calls,
+    secret_calls,
     task_calls,
 )
 from warmrack.connection import Connection, answer_of, make_connection
@@ -151,6 +152,10 @@ class AsyncClient:
     evict = _method(cache_calls.evict)
     remove_snapshots = _method(cache_calls.remove_snapshots)
     check_disks = _method(cache_calls.check_disks)
+    secrets = _method(secret_calls.list_secrets)
+    put_secret = _method(secret_calls.put_secret)
+    delete_secret = _method(secret_calls.delete_secret)
+    rotate_secrets = _method(secret_calls.rotate_secrets)
     healthz = _method(pool_calls.get_health)
 
     async def aclose(self) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from warmrack_daemon.services import Services, own_version
+from warmrack_daemon.stored_tokens import pick_token
 from warmrack_store.errors import Defect
 from warmrack_store.ledgers import residents, resolutions, skeletons
 from warmrack_store.ledgers.pool import get_rates, list_views
@@ -53,6 +54,7 @@ def estimate(
 def _resolve(services: Services, request: LoadRequest, token: str | None) -> Resolution:
     check_supported(request)
     check_hub(request, services.settings.hub_endpoint)
+    token = pick_token(services, request, token)
     versions = {"warmrack": own_version()}
     return resolve_request(
         services.database,

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from warmrack_daemon.host_link import Address, HostAnswer, HostLinks
 from warmrack_daemon.resolved import Resolved
 from warmrack_daemon.services import Services
+from warmrack_daemon.stored_tokens import pick_token
 from warmrack_daemon.submitting import submit
 from warmrack_daemon.waiters import Waiters
 from warmrack_store.errors import HostLost, ModelCold, Refusal, Transient, WarmrackError
@@ -67,6 +68,9 @@ class Gateway:
         """
         check_supported(request)
         check_hub(request, self._services.settings.hub_endpoint)
+        if request.hub_secret is not None:
+            token = await run_in_threadpool(pick_token, self._services, request, token)
+            request = request.model_copy(update={"hub_secret": None})
         resolution = self._resolved.find(request, token)
         if resolution is None:
             resolution = await run_in_threadpool(self._resolved.get, request, token)

@@ -12,7 +12,7 @@ from warmrack_store.errors import BadRequest
 from warmrack_store.hub import HubFacts
 from warmrack_store.rights import Belief, Rights
 from warmrack_store.settings import Settings
-from warmrack_store.vault import Vault, read_vault
+from warmrack_store.vault import Vault, open_vault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Services:
             )
         database = Database(settings.effective_database_url)
         hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
-        vault = read_vault(settings.cluster_key_file)
+        vault = open_vault(settings)
         return cls(
             settings=settings,
             database=database,

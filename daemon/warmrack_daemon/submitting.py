@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from warmrack_daemon.locking import settle_lock
 from warmrack_daemon.services import Services
+from warmrack_daemon.stored_tokens import pick_token
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.ledgers import nodes, outbox
 from warmrack_store.ledgers.jobs import Job, NewJob, submit_job
@@ -27,6 +28,7 @@ def submit(
     """
     check_supported(submission)
     check_hub(submission.request, services.settings.hub_endpoint)
+    token = pick_token(services, submission.request, token, tenant)
     new = NewJob(
         submission=submission,
         tenant=tenant,

@@ -154,7 +154,6 @@ SERVED_VALUES: dict[str, tuple[object, ...]] = {
     "trust_remote_code": (False,),
     "attn": (None,),
     "device_map": (None,),
-    "hub_secret": (None,),
 }
 """What this version serves of each field; fields not named here are served whole."""
 

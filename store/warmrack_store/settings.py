@@ -119,6 +119,16 @@ class Settings(Record):
     cluster_key_file: Path | None = Field(
         None, description="Key that nodes and control planes share; `up` makes one at random."
     )
+    secret_keys_file: Path | None = Field(
+        None,
+        description="Keys that Hub tokens are stored under, one a line, the newest first; default: "
+        "one made from the cluster key.",
+    )
+    secret_keys: str | None = Field(
+        None,
+        description="The same keys themselves, by comma; a file is better, since children see the "
+        "environment.",
+    )
     right_allow_seconds: float = Field(
         600.0,
         gt=0,

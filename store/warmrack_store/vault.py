@@ -5,19 +5,30 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from warmrack_store.cache.folders import sync_folder
 from warmrack_store.errors import BadRequest
+from warmrack_store.settings import Settings
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 _MIN_KEY_BYTES = 32
 
 
 class Vault:
-    """Encrypts and marks tokens with keys derived from the one cluster key."""
+    """Encrypts tokens with the newest secret key, and marks them with the cluster key.
 
-    def __init__(self, key: bytes) -> None:
-        self._encryption_key = base64.urlsafe_b64encode(_derive(key, b"encrypt"))
+    Where there is no secret key of its own, one is derived from the cluster key, which also opens
+    what was encrypted before there was one.
+    """
+
+    def __init__(self, key: bytes, secret_keys: Sequence[bytes] = ()) -> None:
+        keys = [*secret_keys, key]
+        self._encryption_keys = [base64.urlsafe_b64encode(_derive(one, b"encrypt")) for one in keys]
         self._mark_key = _derive(key, b"mark")
         self.node_token = _derive(key, b"node").hex()
         """What nodes and control planes show one another."""
@@ -26,21 +37,29 @@ class Vault:
         with the same one and there is no second secret to keep."""
 
     def encrypt(self, token: str) -> bytes:
-        from cryptography.fernet import Fernet
-
-        return Fernet(self._encryption_key).encrypt(token.encode())
+        return self._fernet().encrypt(token.encode())
 
     def decrypt(self, ciphertext: bytes) -> str:
-        """Raises BadRequest when the ciphertext was made with another cluster key."""
-        from cryptography.fernet import Fernet, InvalidToken
+        """Raises BadRequest when the ciphertext was made with a key that is not here."""
+        from cryptography.fernet import InvalidToken
 
         try:
-            return Fernet(self._encryption_key).decrypt(ciphertext).decode()
+            return self._fernet().decrypt(ciphertext).decode()
         except InvalidToken as error:
             raise BadRequest(
-                "the stored Hub token was encrypted with another cluster key",
-                hint="Give every node and control plane the same WARMRACK_CLUSTER_KEY_FILE.",
+                "the stored Hub token was encrypted with another cluster key or secret key",
+                hint="Give every node and control plane the same WARMRACK_CLUSTER_KEY_FILE and "
+                "WARMRACK_SECRET_KEYS_FILE.",
             ) from error
+
+    def renew(self, ciphertext: bytes) -> bytes:
+        """The same token encrypted with the newest key; raises BadRequest as `decrypt` does."""
+        return self.encrypt(self.decrypt(ciphertext))
+
+    def _fernet(self) -> "MultiFernet":
+        from cryptography.fernet import Fernet, MultiFernet
+
+        return MultiFernet([Fernet(key) for key in self._encryption_keys])
 
     def mark(self, token: str | None) -> str:
         """A name for a token that gives nothing away; `anonymous` for none."""
@@ -53,7 +72,30 @@ def _derive(key: bytes, purpose: bytes) -> bytes:
     return hmac.new(key, b"warmrack." + purpose, hashlib.sha256).digest()
 
 
-def read_vault(path: Path) -> Vault:
+def open_vault(settings: Settings) -> Vault:
+    """The vault that the settings name: the cluster key, and secret keys by file or environment.
+
+    Raises BadRequest where a key is missing or too short.
+    """
+    assert settings.cluster_key_file is not None
+    held = ""
+    if settings.secret_keys_file is not None:
+        try:
+            held = settings.secret_keys_file.read_text()
+        except OSError as error:
+            raise BadRequest(
+                f"cannot read {settings.secret_keys_file}: {error.strerror}",
+                hint="WARMRACK_SECRET_KEYS_FILE holds one key a line, the newest first.",
+            ) from error
+    elif settings.secret_keys is not None:
+        held = settings.secret_keys.replace(",", "\n")
+    keys = [line.strip().encode() for line in held.splitlines() if line.strip()]
+    if any(len(key) < _MIN_KEY_BYTES for key in keys):
+        raise BadRequest(f"a secret key is shorter than {_MIN_KEY_BYTES} characters")
+    return read_vault(settings.cluster_key_file, keys)
+
+
+def read_vault(path: Path, secret_keys: Sequence[bytes] = ()) -> Vault:
     """The vault of a cluster key file; BadRequest where it is missing or too short."""
     try:
         key = path.read_bytes().strip()
@@ -64,7 +106,7 @@ def read_vault(path: Path) -> Vault:
         ) from error
     if len(key) < _MIN_KEY_BYTES:
         raise BadRequest(f"the cluster key in {path} is shorter than {_MIN_KEY_BYTES} characters")
-    return Vault(key)
+    return Vault(key, secret_keys)
 
 
 def ensure_key_file(path: Path) -> None:

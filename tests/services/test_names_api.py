@@ -70,10 +70,18 @@ def put_loaded(services: Services, name: str, token: str | None) -> None:
     with services.database.write() as tx:
         resolution_id = resolutions.put_resolution(tx, resolution)
         receipt_id = receipts.insert_receipt(tx, resolution_id, name_receipt(resolution))
-        where = {"repository": name, "commit": resolution.commit}
-        copies.put_copy(tx, store="s0", selection="all", complete=True, **where)
+        commit = resolution.commit
+        copies.put_copy(
+            tx, store="s0", repository=name, commit=commit, selection="all", complete=True
+        )
         egress.record_egress(
-            tx, job_id=job.id, tenant="default", node="n0", hub_bytes=7, local_bytes=0, **where
+            tx,
+            job_id=job.id,
+            tenant="default",
+            node="n0",
+            repository=name,
+            commit=commit,
+            hub_bytes=7,
         )
         claims.move(tx, held, JobState.PLACED, resolution_id=resolution_id)
         claims.move(tx, held, JobState.FETCHING)

@@ -59,7 +59,6 @@ def test_two_revisions_contradict_each_other() -> None:
         ("trust_remote_code", "0" * 40),
         ("attn", "sdpa"),
         ("device_map", "auto"),
-        ("hub_secret", "mine"),
     ],
 )
 def test_what_is_known_but_not_served_is_refused_by_name(field: str, value: object) -> None:

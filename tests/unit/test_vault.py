@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from warmrack_store.errors import BadRequest
-from warmrack_store.vault import Vault, ensure_key_file, read_vault
+from warmrack_store.settings import Settings
+from warmrack_store.vault import Vault, ensure_key_file, open_vault, read_vault
 
 TOKEN = "hf_secret"
 
@@ -83,3 +84,36 @@ def test_a_missing_or_short_key_is_refused(tmp_path: Path) -> None:
     short.write_text("k" * 31 + "\n\n")
     with pytest.raises(BadRequest, match="shorter"):
         read_vault(short)
+
+
+def test_the_newest_secret_key_encrypts_and_the_older_ones_open_until_they_are_gone() -> None:
+    cluster, old, new = b"k" * 32, b"o" * 32, b"n" * 32
+    first = Vault(cluster).encrypt(TOKEN)
+    second = Vault(cluster, [old]).encrypt(TOKEN)
+    both = Vault(cluster, [new, old])
+    assert both.decrypt(first) == both.decrypt(second) == TOKEN
+    with pytest.raises(BadRequest, match="secret key"):
+        Vault(cluster, [new]).decrypt(second)
+    assert Vault(cluster, [new]).decrypt(both.renew(second)) == TOKEN
+    with pytest.raises(BadRequest):
+        Vault(cluster, [old]).decrypt(both.renew(second))
+    assert both.mark(TOKEN) == Vault(cluster).mark(TOKEN)
+
+
+@pytest.mark.parametrize("where", ["file", "environment"])
+def test_secret_keys_come_from_a_file_or_the_environment(tmp_path: Path, where: str) -> None:
+    ensure_key_file(tmp_path / "cluster")
+    keys = ["n" * 32, "o" * 32]
+    (tmp_path / "keys").write_text("\n".join(keys))
+    named = {"secret_keys_file": tmp_path / "keys"} if where == "file" else {}
+    given = {"secret_keys": ",".join(keys)} if where == "environment" else {}
+    settings = Settings.model_validate({"cluster_key_file": tmp_path / "cluster", **named, **given})
+    sealed = open_vault(settings).encrypt(TOKEN)
+    cluster = (tmp_path / "cluster").read_bytes().strip()
+    assert Vault(cluster, [keys[0].encode()]).decrypt(sealed) == TOKEN
+    with pytest.raises(BadRequest, match="shorter"):
+        open_vault(Settings(cluster_key_file=tmp_path / "cluster", secret_keys="short"))
+    with pytest.raises(BadRequest, match="cannot read"):
+        open_vault(
+            Settings(cluster_key_file=tmp_path / "cluster", secret_keys_file=tmp_path / "none")
+        )

@@ -35,7 +35,7 @@ from warmrack_store.rechecks import DiskCheck, DiskQuestion
 from warmrack_store.records import parse_record
 from warmrack_store.rights import Belief, Rights
 from warmrack_store.settings import Settings
-from warmrack_store.vault import read_vault
+from warmrack_store.vault import open_vault
 from warmrack_workers.activity import Activities, Stopping
 from warmrack_workers.adoption import adopt_hosts
 from warmrack_workers.content_answers import ContentAnswers
@@ -111,7 +111,7 @@ class Agent:
             contents.uploads,
         )
         self._node_server.start()
-        self._vault = read_vault(settings.cluster_key_file)
+        self._vault = open_vault(settings)
         self._hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
         self._rights = Rights(
             database=self._database, hub=self._hub, vault=self._vault, belief=Belief.of(settings)

@@ -15,6 +15,7 @@ from warmrack_daemon.api import (
     pool,
     problems,
     receipts,
+    secrets,
     tasks,
 )
 from warmrack_daemon.api.bodies import BodyLimit, check_body
@@ -46,7 +47,17 @@ def create_app(services: Services, *, intake_runs: Callable[[], bool] | None = N
     app.state.intake_runs = intake_runs
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (jobs, locks, receipts, explanations, pool, cache, cache_contents, tasks):
+    for module in (
+        jobs,
+        locks,
+        receipts,
+        explanations,
+        pool,
+        cache,
+        cache_contents,
+        secrets,
+        tasks,
+    ):
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(health.router)

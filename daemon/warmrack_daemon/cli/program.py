@@ -17,6 +17,7 @@ from warmrack_daemon.cli import (
     pool,
     processes,
     receipts,
+    secrets,
     tasks,
 )
 from warmrack_daemon.cli.doctor import command as doctor
@@ -53,6 +54,7 @@ def make_program() -> typer.Typer:
     cache_contents.add_commands(cache.cache)
     program.add_typer(cache.cache, name="cache")
     program.add_typer(catalog.catalog, name="catalog")
+    program.add_typer(secrets.secrets, name="secrets")
     return program
 
 
