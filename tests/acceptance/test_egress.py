@@ -60,7 +60,8 @@ def test_faults_and_retries_count_every_byte_that_the_hub_sent(
     client: warmrack.Client, hub: Hub
 ) -> None:
     wrong, broken = CorruptByte(offset_bytes=_BODY_BYTES), Close(after_bytes=_BODY_BYTES // 2)
-    for skip, fault in enumerate((wrong, Status(status=503), broken)):
+    faults: tuple[Fault, ...] = (wrong, Status(status=503), broken)
+    for skip, fault in enumerate(faults):
         hub.add_fault(fault, path=f"/{FAULTY}/", origin=Origin.CDN, skip=skip, times=1)
     job = client.wait(client.prefetch(FAULTY).id, timeout_seconds=60)
     (row,) = rows_of(client, job.id)

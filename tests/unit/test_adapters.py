@@ -375,7 +375,7 @@ def test_contradictions_name_both_fields() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"adapter": "no name"}, {"adapter_base": "/data"}])
-def test_a_name_that_is_none_is_a_bad_request(fields: dict[str, str]) -> None:
+def test_a_name_that_is_none_is_a_bad_request(fields: dict[str, Any]) -> None:
     with pytest.raises(errors.BadRequest):
         LoadRequest(model=BASE, **fields)
 

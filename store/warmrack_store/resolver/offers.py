@@ -152,4 +152,6 @@ def _as_unsloth(request: LoadRequest, asked: Asked) -> LoadRequest:
 
 
 def reject(repository: str, refusal: Refusal) -> Rejected:
-    return Rejected(repository=repository, code=refusal.code, reason=refusal.message, hint=refusal.hint)
+    return Rejected(
+        repository=repository, code=refusal.code, reason=refusal.message, hint=refusal.hint
+    )
