@@ -8,7 +8,7 @@ import warmrack
 from tests.acceptance.own_weights import own_weights
 from tests.acceptance.stack import Stack, running_stack, wait_until
 from tests.hub.control import Hub, running_hub
-from tests.hub.faults import Close, CorruptByte, Origin, Stall, Status
+from tests.hub.faults import Close, CorruptByte, Fault, Origin, Stall, Status
 from tests.hub.models import get_model_folder
 
 FAULTY, SHARED, JOINED = "org/faulty", "org/shared", "org/joined"
