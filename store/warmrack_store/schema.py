@@ -216,6 +216,19 @@ pieces = sa.Table(
     _text("blake3"),
 )
 
+arrivals = sa.Table(
+    "arrivals",
+    metadata,
+    sa.Column("repository", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, primary_key=True),
+    _text("node"),
+    _text("store"),
+    _text("upstream", nullable=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("until", Time, nullable=False),
+)
+
 hub_waits = sa.Table(
     "hub_waits",
     metadata,

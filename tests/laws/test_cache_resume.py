@@ -5,19 +5,23 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmrack_store.errors import HubUnavailable
 from warmrack_store.facts import FileFact
+from warmrack_store.pieces import Piece, list_pieces
 from warmrack_workers.fetch.fetcher import FetchPlan, fetch_snapshot
+from warmrack_workers.fetch.line import Line
 from warmrack_workers.fetch.patience import Patience
+from warmrack_workers.fetch.pieces_known import PieceExchange
 from warmrack_workers.fetch.sources import Source
 from warmrack_workers.fetch.tally import FetchProgress
 
-PATIENCE = Patience(tries=3, first_seconds=0.0)
+PATIENCE = Patience(tries=9, first_seconds=0.0)
 
 
 class Killed(BaseException):
@@ -29,44 +33,66 @@ class CutSource:
     after so many bytes: a positive one as a broken connection, a negative one as the death of the
     process. It never blocks, so there is nothing to interrupt."""
 
+    name = "cut"
+    is_peer = False
+    ranged = True
+
     def __init__(self, body: bytes, cuts: list[int]) -> None:
         self.body = body
         self.cuts = cuts
         self.received_bytes = 0
-
-    @property
-    def name(self) -> str:
-        return "cut"
+        self.lock = Lock()
 
     @contextmanager
     def open(self, file: FileFact, start: int, end: int) -> Iterator[Iterator[bytes]]:
-        yield self._send(start)
+        yield self._send(start, end)
 
     def interrupt(self) -> None:
         return
 
-    def _send(self, start: int) -> Iterator[bytes]:
-        cut = self.cuts.pop(0) if self.cuts else len(self.body)
-        for at in range(start, min(start + abs(cut), len(self.body)), 7):
-            chunk = self.body[at : min(at + 7, start + abs(cut))]
-            self.received_bytes += len(chunk)
+    def _send(self, start: int, end: int) -> Iterator[bytes]:
+        with self.lock:
+            cut = self.cuts.pop(0) if self.cuts else len(self.body)
+        stop = min(start + abs(cut), end)
+        for at in range(start, stop, 7):
+            chunk = self.body[at : min(at + 7, stop)]
+            with self.lock:
+                self.received_bytes += len(chunk)
             yield chunk
         if cut < 0:
             raise Killed
-        if start + cut < len(self.body):
+        if stop < end:
             raise HubUnavailable("cut")
 
 
-def run(plan: FetchPlan, source: Source) -> Path | None:
+def cut_small(size_bytes: int) -> tuple[Piece, ...]:
+    """Pieces short enough that a short body has several."""
+    return list_pieces(size_bytes, 32)
+
+
+def run(plan: FetchPlan, source: Source, connections: int) -> Path | None:
     """The snapshot, or None where the process was killed before."""
     seen: list[FetchProgress] = []
+    told: dict[int, str] = {}
+    exchange = PieceExchange(on_pieces=lambda _digest, pieces: told.update(pieces))
     try:
         fetched = fetch_snapshot(
-            plan, source, on_progress=seen.append, stop=Event(), patience=PATIENCE
+            plan,
+            source,
+            on_progress=seen.append,
+            stop=Event(),
+            patience=PATIENCE,
+            line=Line(connections=connections),
+            exchange=exchange,
+            cut=cut_small,
         )
     except Killed:
         return None
     assert seen[-1].bytes_done == seen[-1].bytes_total
+    body = (fetched.snapshot_dir / plan.files[0].path).read_bytes()
+    for piece in cut_small(len(body)):
+        expected = blake3(body[piece.start : piece.end]).hexdigest()
+        assert told.get(piece.index, expected) == expected
     return fetched.snapshot_dir
 
 
@@ -75,8 +101,11 @@ def run(plan: FetchPlan, source: Source) -> Path | None:
     body=st.binary(max_size=200),
     cuts=st.lists(st.integers(-60, 60).filter(bool), max_size=8),
     lfs=st.booleans(),
+    connections=st.integers(1, 4),
 )
-def test_any_cuts_and_kills_lead_to_the_same_bytes(body: bytes, cuts: list[int], lfs: bool) -> None:
+def test_any_cuts_and_kills_lead_to_the_same_bytes_each_of_them_sent_once(
+    body: bytes, cuts: list[int], lfs: bool, connections: int
+) -> None:
     fact = FileFact(
         path="folder/file.bin",
         size=len(body),
@@ -93,8 +122,9 @@ def test_any_cuts_and_kills_lead_to_the_same_bytes(body: bytes, cuts: list[int],
             public=True,
         )
         source = CutSource(body, list(cuts))
-        while (snapshot := run(plan, source)) is None:
+        while (snapshot := run(plan, source, connections)) is None:
             assert not plan.layout.snapshot(plan.commit).exists()
             assert list(plan.layout.blobs.iterdir()) == []
         assert (snapshot / fact.path).read_bytes() == body
+        assert list(plan.layout.work.iterdir()) == []
         assert source.received_bytes == len(body)

@@ -82,6 +82,7 @@ def test_store_is_the_same_at_whatever_path_a_node_sees_it(rig: Rig) -> None:
 def test_failed_fetch_counts_what_came_and_the_next_one_what_it_left(rig: Rig) -> None:
     size_bytes = next(file.size for file in rig.resolution.files if file.path == WEIGHTS)
     rig.hub.add_fault(Close(after_bytes=size_bytes // 2), path=WEIGHTS, origin=Origin.CDN, times=1)
+    rig.hub.add_fault(Status(status=403), path=WEIGHTS, origin=Origin.CDN, skip=1)
     rig.hub.add_fault(Status(status=404), path=WEIGHTS, origin=Origin.HUB, skip=1)
     with pytest.raises(NotFound):
         rig.ensure()

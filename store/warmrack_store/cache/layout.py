@@ -62,6 +62,10 @@ class RepositoryLayout:
         """Bytes of a blob that have arrived and are not verified yet."""
         return self.work / f"{check_digest(digest)}.part"
 
+    def journal(self, digest: str) -> Path:
+        """Which bytes of the part have arrived."""
+        return self.work / f"{check_digest(digest)}.pieces"
+
     def lock(self, digest: str) -> Path:
         """The file on which huggingface_hub locks while it downloads this blob."""
         return self.locks / f"{check_digest(digest)}.lock"

@@ -49,6 +49,14 @@ class BlobHasher:
         self._sha256 = hashlib.sha256()
         self._git_sha1 = hashlib.sha1(b"blob %d\x00" % file.size) if file.sha256 is None else None
 
+    def copy(self) -> "BlobHasher":
+        """The same bytes so far; the two go on apart."""
+        twin = BlobHasher(self.file)
+        twin.size_bytes = self.size_bytes
+        twin._sha256 = self._sha256.copy()
+        twin._git_sha1 = self._git_sha1.copy() if self._git_sha1 is not None else None
+        return twin
+
     def update(self, data: bytes | memoryview) -> None:
         self._sha256.update(data)
         if self._git_sha1 is not None:

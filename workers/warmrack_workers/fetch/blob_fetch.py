@@ -1,11 +1,12 @@
-"""One blob: what is here already, else from the source, verified before anybody can see it."""
+"""One blob: what is here already, else from the sources, verified before anybody can see it."""
 
-import io
 import os
-import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+
+from blake3 import blake3
 
 from warmrack_store.cache.folders import file_mode, sync_folder
 from warmrack_store.cache.layout import RepositoryLayout
@@ -13,14 +14,16 @@ from warmrack_store.cache.locks import blob_lock
 from warmrack_store.cache.quarantine import quarantine
 from warmrack_store.cache.snapshots import is_inside
 from warmrack_store.cache.space import disk_full_as_refusal
-from warmrack_store.cache.verified import BlobHasher, VerifiedFile, find_verified, hash_stream
-from warmrack_store.errors import Cancelled, HubUnavailable, Integrity, Transient
+from warmrack_store.cache.verified import BlobHasher, VerifiedFile, find_verified
+from warmrack_store.errors import Cancelled, Integrity
 from warmrack_store.facts import FileFact
-from warmrack_workers.fetch.patience import Patience
-from warmrack_workers.fetch.sources import Source
+from warmrack_store.pieces import Piece, list_pieces
+from warmrack_workers.fetch.crew import Crew
+from warmrack_workers.fetch.journal import Journal
+from warmrack_workers.fetch.part import Part, PieceState
 from warmrack_workers.fetch.tally import Tally
 
-_WRITE_BYTES = 256 * 1024
+_WAIT_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +31,17 @@ class BlobFetch:
     """What all blobs of one snapshot's fetch share; `fetch` is called from several threads."""
 
     layout: RepositoryLayout
-    source: Source
+    crew: Crew
     public: bool
-    patience: Patience
-    halt: Event
-    tally: Tally
+    cut: Callable[[int], tuple[Piece, ...]] = list_pieces
+
+    @property
+    def halt(self) -> Event:
+        return self.crew.halt
+
+    @property
+    def tally(self) -> Tally:
+        return self.crew.tally
 
     def fetch(self, file: FileFact, known: VerifiedFile | None) -> VerifiedFile:
         """Bring the blob of `file` into `blobs/`; Cancelled soon after `halt` is set.
@@ -79,95 +88,90 @@ class BlobFetch:
         return verified
 
     def _download(self, file: FileFact) -> VerifiedFile:
-        """Once more from the first byte where the bytes are wrong: a part may be of a crash, a
-        byte may flip on the way. Twice wrong is the source's fault."""
+        pieces = self.cut(file.size)
+        journal = Journal(self.layout.journal(file.digest), pieces)
+        part = Part(file, self.layout.part(file.digest), journal, pieces, self.crew.changed)
         try:
-            return self._attempt(file)
-        except Integrity:
-            return self._attempt(file)
-
-    def _attempt(self, file: FileFact) -> VerifiedFile:
-        part = self.layout.part(file.digest)
-        hasher = BlobHasher(file)
-        with io.BufferedRandom(io.FileIO(part, "r+", opener=_open_part), _WRITE_BYTES) as stream:
-            self._resume(stream, hasher)
-            resumed_bytes = hasher.size_bytes
+            self.tally.add_resumed(part.kept_bytes)
+            part.allocate()
+            self.crew.add(part)
             try:
-                self._pull(stream, hasher)
-                stream.flush()
-                _check(hasher, os.fstat(stream.fileno()).st_size)
+                hasher = self._follow_twice(part)
             except Integrity:
-                part.unlink()
-                self.tally.add_resumed(-resumed_bytes)
-                self.tally.add_received(resumed_bytes - hasher.size_bytes)
+                part.remove()
                 raise
-            os.fchmod(stream.fileno(), file_mode(public=self.public))
-            os.fsync(stream.fileno())
-            part.rename(self.layout.blob(file.digest))
+            finally:
+                self.crew.remove(part)
+            seen = part.publish(self.layout.blob(file.digest), file_mode(public=self.public))
             sync_folder(self.layout.blobs)
-            return hasher.verified(os.fstat(stream.fileno()))
+            return hasher.verified(seen)
+        finally:
+            part.close()
 
-    def _resume(self, stream: io.BufferedRandom, hasher: BlobHasher) -> None:
-        """Hash what an earlier fetch left, and stand at its end."""
-        if os.fstat(stream.fileno()).st_size > hasher.file.size:
-            stream.truncate(0)
-
-        def on_read(size_bytes: int) -> None:
-            self.tally.add_resumed(size_bytes)
-            self._stop_if_halted(hasher.file)
-
-        hash_stream(stream, hasher, on_read)
-
-    def _pull(self, stream: io.BufferedRandom, hasher: BlobHasher) -> None:
-        """Receive until the size is reached, through as many failures as `patience` allows."""
-        tries = 0
-        while hasher.size_bytes < hasher.file.size:
-            self._stop_if_halted(hasher.file)
-            before = hasher.size_bytes
-            try:
-                self._receive(stream, hasher)
-            except Transient as error:
-                self._stop_if_halted(hasher.file)
-                tries = 1 if hasher.size_bytes > before else tries + 1
-                delay = self.patience.find_delay_seconds(
-                    tries, error.retry_after_seconds, random.random()
-                )
-                if delay is None:
-                    raise
-                self.halt.wait(delay)
-
-    def _receive(self, stream: io.BufferedRandom, hasher: BlobHasher) -> None:
-        file = hasher.file
-        with self.source.open(file, hasher.size_bytes, file.size) as chunks:
-            for chunk in chunks:
-                self._stop_if_halted(file)
-                if hasher.size_bytes + len(chunk) > file.size:
-                    raise Integrity(
-                        f"{file.path}: {self.source.name} sends more than the {file.size} bytes "
-                        "that the tree says"
-                    )
-                stream.write(chunk)
-                hasher.update(chunk)
-                self.tally.add_received(len(chunk))
-        if hasher.size_bytes < file.size:
-            raise HubUnavailable(
-                f"{file.path}: {self.source.name} stopped after {hasher.size_bytes} of "
-                f"{file.size} bytes"
+    def _follow_twice(self, part: Part) -> BlobHasher:
+        """Once more where the bytes are wrong: one may flip on the way, and a peer may lie. Twice
+        wrong is the Hub's fault."""
+        hasher = self._follow(part)
+        if not hasher.matches:
+            self._want_again(part)
+            hasher = self._follow(part)
+        if not hasher.matches:
+            file = part.file
+            raise Integrity(
+                f"{file.path}: its digest is {hasher.digest}, the tree says {file.digest}"
             )
+        return hasher
+
+    def _want_again(self, part: Part) -> None:
+        """Drop what peers brought, or everything where all of it came from the Hub."""
+        peers = {source.name for source in self.crew.sources if source.is_peer}
+        theirs = [one.index for one in part.arrived.values() if one.source in peers]
+        part.trusts_peers = False
+        for index in theirs or range(len(part.pieces)):
+            self.tally.add_received(-part.pieces[index].size_bytes)
+            part.reopen(index)
+
+    def _follow(self, part: Part) -> BlobHasher:
+        """The hash of the whole file, piece by piece as they come."""
+        hasher = BlobHasher(part.file)
+        for piece in part.pieces:
+            while (read := self._read_piece(part, piece, hasher)) is None:
+                continue
+            hasher = read
+        return hasher
+
+    def _read_piece(self, part: Part, piece: Piece, before: BlobHasher) -> BlobHasher | None:
+        """The hash with this piece; None where an earlier fetch left it and it is not what the
+        journal says: it is fetched again."""
+        state = self._wait_for(part, piece.index)
+        self._stop_if_halted(part.file)
+        if state is PieceState.HERE:
+            part.read(piece.start, piece.end, before.update)
+            return before
+        hasher, seen = before.copy(), blake3()
+
+        def on_block(view: memoryview) -> None:
+            seen.update(view)
+            hasher.update(view)
+
+        part.read(piece.start, piece.end, on_block)
+        if seen.hexdigest() == part.kept_mark(piece.index).blake3:
+            part.accept(piece.index)
+            return hasher
+        self.tally.add_resumed(-piece.size_bytes)
+        part.reopen(piece.index)
+        return None
+
+    def _wait_for(self, part: Part, index: int) -> PieceState:
+        """Once the piece is here or kept; raises what a connection met."""
+        with self.crew.changed:
+            while (state := part.state(index)) < PieceState.KEPT:
+                if part.error is not None:
+                    raise part.error
+                self._stop_if_halted(part.file)
+                self.crew.changed.wait(_WAIT_SECONDS)
+            return state
 
     def _stop_if_halted(self, file: FileFact) -> None:
         if self.halt.is_set():
             raise Cancelled(f"stopped while fetching {file.path}")
-
-
-def _open_part(path: str, _flags: int) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _check(hasher: BlobHasher, disk_bytes: int) -> None:
-    """Integrity where the bytes are others than the tree says, or the part has others still."""
-    file = hasher.file
-    if not hasher.matches:
-        raise Integrity(f"{file.path}: its digest is {hasher.digest}, the tree says {file.digest}")
-    if disk_bytes != file.size:
-        raise Integrity(f"{file.path}: {disk_bytes} bytes on disk, the tree says {file.size}")

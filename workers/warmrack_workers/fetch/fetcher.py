@@ -1,6 +1,6 @@
 """One snapshot into the cache: every file verified, then visible as a whole."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +14,15 @@ from warmrack_store.cache.space import check_space, disk_full_as_refusal
 from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.errors import Cancelled, Integrity, Timeout, UnsafeFormat
 from warmrack_store.facts import FileFact
+from warmrack_store.pieces import Piece, list_pieces
 from warmrack_store.refs import check_file_path
 from warmrack_store.tensors import TensorLeaf
 from warmrack_workers.fetch.blob_fetch import BlobFetch
+from warmrack_workers.fetch.crew import Crew
 from warmrack_workers.fetch.leaves import hash_leaves
+from warmrack_workers.fetch.line import Line
 from warmrack_workers.fetch.patience import Patience
+from warmrack_workers.fetch.pieces_known import PieceExchange
 from warmrack_workers.fetch.sources import Source
 from warmrack_workers.fetch.tally import FetchProgress, Tally
 
@@ -82,6 +86,8 @@ class FetchedSnapshot:
     """By digest of the safetensors file."""
     hub_bytes: int
     """Body bytes that came over the wire, those sent in vain included."""
+    peer_bytes: int = 0
+    """The same, from peers."""
     local_bytes: int
     resumed_bytes: int
 
@@ -95,23 +101,42 @@ def fetch_snapshot(
     timeout_seconds: float | None = None,
     patience: Patience | None = None,
     tally: Tally | None = None,
+    line: Line | None = None,
+    rank: int = 0,
+    peers: Sequence[Source] = (),
+    exchange: PieceExchange | None = None,
+    cut: Callable[[int], tuple[Piece, ...]] = list_pieces,
 ) -> FetchedSnapshot:
     """Bring `plan.files` into the cache and publish them; runs under the caller's claim.
 
+    `peers` are asked before `source`, which alone has to be right. `line` is the node's, shared by
+    its fetches; the one with the highest `rank` goes first.
+
     `on_progress` is called in this thread, some ten times a second, and may raise. Whatever ends
     the fetch early (`stop`: Cancelled within a second; the time: Timeout; an error of a file),
-    nothing new is visible, what has arrived is kept for the next try, and `source` is interrupted;
-    `tally` has counted until then.
+    nothing new is visible, what has arrived is kept for the next try, and the sources are
+    interrupted; `tally` has counted until then.
     Raises DiskFull before the first byte, Integrity for bytes that are not the tree's, UnsafeFormat
     for a malformed safetensors file, and the source's own errors once patience ends.
     """
     layout = plan.layout
     check_space(plan.cache_dir, _need_bytes(layout, plan.blobs))
-    before_bytes = source.received_bytes
-    work = _plan_work(plan, source, patience or Patience(), tally or plan.make_tally())
+    line, tally = line or Line(), tally or plan.make_tally()
+    before_bytes, peers_before = source.received_bytes, _sum_received(peers)
+    crew = Crew(
+        sources=(*peers, source),
+        patience=patience or Patience(),
+        halt=Event(),
+        tally=tally,
+        line=line,
+        rank=rank,
+        exchange=exchange or PieceExchange(),
+    )
+    blobs = BlobFetch(layout=layout, crew=crew, public=plan.public, cut=cut)
     with disk_full_as_refusal(plan.cache_dir):
         make_folders(layout, public=plan.public)
-        fetched = work.run(on_progress, stop, timeout_seconds)
+        with line.entered(rank):
+            fetched = _Work(plan=plan, blobs=blobs).run(on_progress, stop, timeout_seconds)
         snapshot_dir = publish(
             layout,
             commit=plan.commit,
@@ -125,8 +150,9 @@ def fetch_snapshot(
         files=tuple(replace(fetched[file.digest].file, path=file.path) for file in plan.files),
         leaves={digest: blob.leaves for digest, blob in fetched.items() if blob.leaves is not None},
         hub_bytes=source.received_bytes - before_bytes,
-        local_bytes=work.blobs.tally.local_bytes,
-        resumed_bytes=work.blobs.tally.resumed_bytes,
+        peer_bytes=_sum_received(peers) - peers_before,
+        local_bytes=tally.local_bytes,
+        resumed_bytes=tally.resumed_bytes,
     )
 
 
@@ -161,6 +187,10 @@ class _Work:
     plan: FetchPlan
     blobs: BlobFetch
 
+    @property
+    def crew(self) -> Crew:
+        return self.blobs.crew
+
     def run(
         self,
         on_progress: Callable[[FetchProgress], None],
@@ -177,12 +207,16 @@ class _Work:
         try:
             self._watch(set(futures.values()), on_progress, stop, timeout_seconds)
         except BaseException:
-            self.blobs.halt.set()
-            self.blobs.source.interrupt()
+            self.crew.halt.set()
+            for source in self.crew.sources:
+                source.interrupt()
+            self.crew.end(_LINGER_SECONDS)
             pool.shutdown(wait=False, cancel_futures=True)
             started = [future for future in futures.values() if not future.cancelled()]
             wait(started, timeout=_LINGER_SECONDS)
             raise
+        self.crew.end(_LINGER_SECONDS)
+        self._tell_pieces()
         pool.shutdown()
         return {digest: future.result() for digest, future in futures.items()}
 
@@ -202,39 +236,39 @@ class _Work:
                 raise Cancelled(f"the fetch of {self.plan.repository} was stopped")
             if timeout_seconds is not None and monotonic() - started > timeout_seconds:
                 raise Timeout(f"{self.plan.repository} was not here after {timeout_seconds:g} s")
-            on_progress(self.blobs.tally.progress)
+            self.crew.look()
+            self._tell_pieces()
+            on_progress(self.crew.tally.progress)
+
+    def _tell_pieces(self) -> None:
+        """Pass on which pieces the Hub gave since the last time."""
+        if (tell := self.crew.exchange.on_pieces) is not None:
+            for digest, pieces in self.crew.take_news().items():
+                tell(digest, pieces)
 
     def _fetch(self, file: FileFact, known: VerifiedFile | None) -> _FetchedBlob:
         verified = self.blobs.fetch(file, known)
         if file.digest not in self.plan.digests_to_leaf:
             return _FetchedBlob(file=verified, leaves=None)
         try:
-            leaves = hash_leaves(self.blobs.layout.blob(file.digest), self.blobs.halt)
+            leaves = hash_leaves(self.blobs.layout.blob(file.digest), self.crew.halt)
         except UnsafeFormat as error:
             raise UnsafeFormat(f"{file.path}: {error.message}", hint=error.hint) from error
         return _FetchedBlob(file=verified, leaves=leaves)
 
 
-def _plan_work(plan: FetchPlan, source: Source, patience: Patience, tally: Tally) -> _Work:
-    blobs = BlobFetch(
-        layout=plan.layout,
-        source=source,
-        public=plan.public,
-        patience=patience,
-        halt=Event(),
-        tally=tally,
-    )
-    return _Work(plan=plan, blobs=blobs)
+def _sum_received(sources: Iterable[Source]) -> int:
+    return sum(source.received_bytes for source in sources)
 
 
 def _need_bytes(layout: RepositoryLayout, files: Iterable[FileFact]) -> int:
-    """Bytes that are neither in a blob nor in a part yet."""
+    """Bytes that have no room on the disk yet, neither in a blob nor in a part."""
     return sum(
-        max(0, file.size - _size_bytes(layout.part(file.digest)))
+        max(0, file.size - _allocated_bytes(layout.part(file.digest)))
         for file in files
         if not layout.blob(file.digest).exists()
     )
 
 
-def _size_bytes(location: Path) -> int:
-    return location.stat().st_size if location.exists() else 0
+def _allocated_bytes(location: Path) -> int:
+    return location.stat().st_blocks * 512 if location.exists() else 0

@@ -12,6 +12,8 @@ class OfflineSource:
     """Raises OfflineMiss for each file that the cache cannot give."""
 
     name = "none"
+    is_peer = False
+    ranged = True
     received_bytes = 0
 
     def __init__(self, *, repository: str, commit: str) -> None:

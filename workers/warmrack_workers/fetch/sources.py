@@ -21,6 +21,16 @@ class Source(Protocol):
     def received_bytes(self) -> int:
         """Body bytes of files that came over the wire, those that were of no use included."""
 
+    @property
+    def is_peer(self) -> bool:
+        """Whether it is another node: its pieces are checked against those of the Hub's reader, and
+        told to nobody."""
+
+    @property
+    def ranged(self) -> bool:
+        """Whether it can give ranges; False once a server has ignored one. Then `open` is called
+        for all that a file still lacks, and reads past what is not wanted."""
+
     def open(
         self, file: FileFact, start: int, end: int
     ) -> AbstractContextManager[Iterator[bytes | memoryview]]:

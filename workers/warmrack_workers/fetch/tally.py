@@ -37,6 +37,11 @@ class Tally:
             self._received_bytes += size_bytes
 
     @property
+    def received_bytes(self) -> int:
+        with self._lock:
+            return self._received_bytes
+
+    @property
     def local_bytes(self) -> int:
         with self._lock:
             return self._local_bytes

@@ -84,6 +84,12 @@ class XetSource:
     def name(self) -> str:
         return self._plain.name
 
+    is_peer = False
+
+    @property
+    def ranged(self) -> bool:
+        return self._plain.ranged
+
     @property
     def received_bytes(self) -> int:
         with self._lock:

@@ -305,6 +305,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("digest", "piece", name=op.f("pk_pieces")),
     )
     op.create_table(
+        "arrivals",
+        sa.Column("repository", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("node", sa.Text(), nullable=False),
+        sa.Column("store", sa.Text(), nullable=False),
+        sa.Column("upstream", sa.Text(), nullable=True),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("repository", "digest", "holder", name=op.f("pk_arrivals")),
+    )
+    op.create_table(
         "hub_waits",
         sa.Column("endpoint", sa.Text(), nullable=False),
         sa.Column("until", sa.Double(), nullable=False),
@@ -322,6 +334,7 @@ def upgrade() -> None:
 def downgrade() -> None:
 
     op.drop_table("hub_waits")
+    op.drop_table("arrivals")
     op.drop_table("pieces")
     op.drop_table("skeletons")
     op.drop_table("tensors")
