@@ -137,17 +137,26 @@ class Hub:
     ) -> str:
         """Move a branch (made from `main` where new) on by one commit; its sha. A folder replaces
         the tree, then `files` are laid over it and `removed` taken out."""
-        encoded = {path: base64.b64encode(body).decode() for path, body in (files or {}).items()}
         sha: str = self._call(
             "add-commit",
             name=name,
             folder=None if folder is None else str(folder.resolve()),
-            files=encoded,
+            files=_encode(files or {}),
             removed=list(removed),
             branch=branch,
             title=title,
         )
         return sha
+
+    def force_push(self, name: str, *, files: Mapping[str, bytes], branch: str = "main") -> str:
+        """Put a branch on a new commit without ancestors, its tree with `files` laid over it; its
+        sha. The commit that the branch was on is still there, until `remove_commit`."""
+        sha: str = self._call("force-push", name=name, branch=branch, files=_encode(files))
+        return sha
+
+    def remove_commit(self, name: str, sha: str) -> None:
+        """Forget a commit that no branch or tag is on."""
+        self._call("remove-commit", name=name, sha=sha)
 
     def set_branch(self, name: str, branch: str, revision: str | None) -> None:
         """Point a branch at any revision, also back; None removes it."""
@@ -262,6 +271,10 @@ class Hub:
         if response.status != 200:
             raise HubCallError(f"{operation}: {result['error']}")
         return result
+
+
+def _encode(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {path: base64.b64encode(body).decode() for path, body in files.items()}
 
 
 @contextmanager

@@ -44,19 +44,25 @@ class Operations:
         return self.repositories.add(name, folder, **fields).sha
 
     def do_add_commit(self, arguments: Arguments) -> str:
-        files = {
-            path: base64.b64decode(body) for path, body in (arguments.get("files") or {}).items()
-        }
         folder = arguments.get("folder")
         commit = self.repositories.commit(
             arguments["name"],
             branch=arguments["branch"],
             folder=None if folder is None else Path(folder),
-            files=files,
+            files=_decode(arguments.get("files") or {}),
             removed=arguments["removed"],
             title=arguments["title"],
         )
         return commit.sha
+
+    def do_force_push(self, arguments: Arguments) -> str:
+        files = _decode(arguments["files"])
+        return self.repositories.force_push(
+            arguments["name"], branch=arguments["branch"], files=files
+        ).sha
+
+    def do_remove_commit(self, arguments: Arguments) -> None:
+        self.repositories.remove_commit(arguments["name"], arguments["sha"])
 
     def do_set_ref(self, arguments: Arguments) -> None:
         kind = RefKind(arguments["kind"])
@@ -118,6 +124,10 @@ class Operations:
             sent_bytes=arguments["sent_bytes"],
             timeout_seconds=arguments["timeout_seconds"],
         )
+
+
+def _decode(files: Mapping[str, str]) -> dict[str, bytes]:
+    return {path: base64.b64decode(body) for path, body in files.items()}
 
 
 def _selection(arguments: Arguments) -> Selection:

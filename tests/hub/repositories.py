@@ -60,8 +60,8 @@ class Repository:
     def list_history(self, commit: Commit) -> list[Commit]:
         """The commit and its ancestors, the newest first."""
         history = [commit]
-        while history[-1].parent is not None:
-            history.append(self.commits[history[-1].parent])
+        while (parent := self.commits.get(history[-1].parent or "")) is not None:
+            history.append(parent)
         return history
 
     @property
@@ -154,6 +154,29 @@ class Repositories:
                 branches=MappingProxyType({**repository.branches, branch: commit.sha}),
             )
         return commit
+
+    def force_push(self, name: str, *, branch: str, files: Mapping[str, bytes]) -> Commit:
+        """Put a branch on a commit without ancestors: its tree, with `files` laid over it."""
+        laid = {path: store_bytes(body, path, self._objects) for path, body in files.items()}
+        with self._lock:
+            repository = self.get(name)
+            tree = {**repository.get_commit(branch).files, **laid}
+            commit = _make_commit(name, None, "pushed by force", len(repository.commits), tree)
+            self._held[name] = replace(
+                repository,
+                commits=MappingProxyType({**repository.commits, commit.sha: commit}),
+                branches=MappingProxyType({**repository.branches, branch: commit.sha}),
+            )
+        return commit
+
+    def remove_commit(self, name: str, sha: str) -> None:
+        """Forget a commit that no branch or tag is on, as the Hub does after a while."""
+        with self._lock:
+            repository = self.get(name)
+            if sha in (*repository.branches.values(), *repository.tags.values()):
+                raise ValueError(f"a branch or tag of {name} is on {sha}")
+            kept = {held: commit for held, commit in repository.commits.items() if held != sha}
+            self._held[name] = replace(repository, commits=MappingProxyType(kept))
 
     def set_ref(self, name: str, kind: RefKind, ref: str, revision: str | None) -> None:
         """Point a branch or tag at a revision, or remove it when the revision is None."""
