@@ -31,7 +31,7 @@ from warmrack_store.vault import Vault
 from warmrack_workers.disk_checks import DiskChecks
 from warmrack_workers.ingress import Ingress
 from warmrack_workers.node_server import SEAT, NodeServer
-from warmrack_workers.snapshots import receipt_of
+from warmrack_workers.file_receipts import receipt_of
 
 REPOSITORY = "tests/tiny"
 WEIGHTS = "model.safetensors"

@@ -43,6 +43,8 @@ from warmrack_workers.devices import list_devices
 from warmrack_workers.devices.held import held_bytes
 from warmrack_workers.disk_checks import DiskChecks
 from warmrack_workers.effects import HostEffects
+from warmrack_workers.fetch.arriving import Arriving
+from warmrack_workers.fetch.exchange import PeerAccess
 from warmrack_workers.heart import Heart
 from warmrack_workers.host_process import Nursery
 from warmrack_workers.ingress import Ingress
@@ -120,6 +122,7 @@ class Agent:
             settings.ingress, node_token=self._vault.node_token, find_socket=self._find_socket
         )
         listening = self._ingress.start()
+        self._arriving = Arriving()
         self._mirror = open_mirror(
             settings=settings,
             database=self._database,
@@ -127,6 +130,7 @@ class Agent:
             doorbell=self._doorbell,
             vault=self._vault,
             store=self._store,
+            arriving=self._arriving,
         )
         self._epoch = self._register(settings.ingress_url or listening)
         self._residency = Residency(
@@ -238,6 +242,7 @@ class Agent:
                     wakeups=self._wakeups,
                     node=self._node,
                     store=self._store,
+                    peers=PeerAccess(arriving=self._arriving, node_token=self._vault.node_token),
                 ),
                 activities=self._activities,
                 versions=self._versions,

@@ -20,7 +20,7 @@ from warmrack_store.facts import FileFact
 from warmrack_store.pieces import Piece, list_pieces
 from warmrack_workers.fetch.crew import Crew
 from warmrack_workers.fetch.journal import Journal
-from warmrack_workers.fetch.part import Part, PieceState
+from warmrack_workers.fetch.part import Arrived, Part, PieceState
 from warmrack_workers.fetch.tally import Tally
 
 _WAIT_SECONDS = 0.25
@@ -123,13 +123,23 @@ class BlobFetch:
         return hasher
 
     def _want_again(self, part: Part) -> None:
-        """Drop what peers brought, or everything where all of it came from the Hub."""
+        """Drop what peers brought that the Hub's reader saw otherwise, and name them; all that
+        peers brought where no such piece is known; everything where all of it came from the Hub."""
         peers = {source.name for source in self.crew.sources if source.is_peer}
-        theirs = [one.index for one in part.arrived.values() if one.source in peers]
+        theirs = [one for one in part.arrived.values() if one.source in peers]
+        wrong = [one for one in theirs if self._is_known_wrong(part, one)]
+        for name in sorted({one.source for one in wrong}):
+            self.crew.name_liar(name, f"{part.file.path}: pieces are not the Hub's")
         part.trusts_peers = False
-        for index in theirs or range(len(part.pieces)):
+        dropped = [one.index for one in wrong or theirs] or range(len(part.pieces))
+        for index in dropped:
             self.tally.add_received(-part.pieces[index].size_bytes)
             part.reopen(index)
+
+    def _is_known_wrong(self, part: Part, arrived: Arrived) -> bool:
+        find_piece = self.crew.exchange.find_piece
+        known = find_piece(part.file.digest, arrived.index) if find_piece is not None else None
+        return known not in (None, arrived.blake3)
 
     def _follow(self, part: Part) -> BlobHasher:
         """The hash of the whole file, piece by piece as they come."""

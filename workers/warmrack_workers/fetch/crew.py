@@ -60,12 +60,15 @@ class Crew:
 
     def __post_init__(self) -> None:
         most = max(1, self.line.connections)
+        self._paused_until = monotonic() + self.line.budget.find_wait_seconds()
         self._pace = Pace(connections=min(2, most), most=most)
         self._standings = [_Standing(source=source) for source in self.sources]
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="fetch_line")
         self._futures = [self._pool.submit(self._work, number) for number in range(most)]
 
     def add(self, part: Part) -> None:
+        if self.exchange.on_start is not None:
+            self.exchange.on_start(part)
         with self.changed:
             self._parts.append(part)
             self.changed.notify_all()
@@ -73,6 +76,8 @@ class Crew:
     def remove(self, part: Part) -> None:
         with self.changed:
             self._parts.remove(part)
+        if self.exchange.on_end is not None:
+            self.exchange.on_end(part)
 
     def take_news(self) -> dict[str, list[tuple[int, str]]]:
         """Index and BLAKE3 of the pieces that came from no peer since the last call, by file."""
@@ -94,14 +99,23 @@ class Crew:
         wait(self._futures, timeout=linger_seconds)
 
     def look(self) -> None:
-        """Fit the number of connections to what they bring; called some ten times a second."""
+        """Fit the number of connections to what they bring; called some ten times a second.
+
+        Raises RateLimited where the Hub wants to be left alone for longer than patience lasts.
+        """
         now, received_bytes = monotonic(), self.tally.received_bytes
         since, before_bytes = self._looked
         if now - since < _LOOK_SECONDS:
             return
         self._looked = now, received_bytes
+        wait_seconds = self.line.budget.find_wait_seconds()
+        if wait_seconds > self.patience.longest_seconds:
+            raise RateLimited(
+                f"the Hub has asked for a pause of {wait_seconds:.0f} s more",
+                retry_after_seconds=wait_seconds,
+            )
         with self.changed:
-            self._paused_until = max(self._paused_until, now + self.line.budget.find_wait_seconds())
+            self._paused_until = max(self._paused_until, now + wait_seconds)
             if since and not self.line.must_yield(self.rank):
                 self._pace = self._pace.look((received_bytes - before_bytes) / (now - since))
             self.changed.notify_all()
@@ -148,9 +162,18 @@ class Crew:
 
     def _find_source(self, part: Part, now: float) -> _Standing | None:
         *peers, last = self._standings
+        chosen: str | None = None
+        if self.exchange.choose is not None:
+            chosen = self.exchange.choose(part.file.digest, part.trusts_peers)
+            if chosen is None:
+                return None
         for standing in peers:
-            if part.trusts_peers and not standing.is_out and now >= standing.rest_until:
+            if not part.trusts_peers or standing.is_out:
+                continue
+            if chosen == standing.source.name or (chosen is None and now >= standing.rest_until):
                 return standing
+        if chosen not in (None, last.source.name):
+            return None
         return last if now >= part.rest_until else None
 
     def _most_bytes(self, part: Part) -> int:
@@ -230,20 +253,30 @@ class Crew:
                 self._paused_until = part.rest_until
 
     def _note_peer(self, standing: _Standing, error: Transient | Integrity) -> None:
-        """A peer that breaks rests, one that lies is out: there are other sources."""
+        """A peer that breaks rests, one that lies is out: there are other sources. Where sources
+        are chosen, who chooses decides how long one rests."""
         standing.failures += 1
         delay = self.patience.find_delay_seconds(
             standing.failures, error.retry_after_seconds, random.random()
         )
-        if isinstance(error, Integrity) or delay is None:
+        chosen = self.exchange.choose is not None
+        if isinstance(error, Integrity) or (delay is None and not chosen):
             self._leave_out(standing, error)
         else:
-            standing.rest_until = monotonic() + delay
+            standing.rest_until = monotonic() + (delay or 0.0)
+
+    def name_liar(self, name: str, what: str) -> None:
+        """Ask the source no more, and tell who wants to know."""
+        for standing in self._standings:
+            if standing.source.name == name:
+                standing.is_out = True
+        if self.exchange.on_liar is not None:
+            self.exchange.on_liar(name, what)
 
     def _leave_out(self, standing: _Standing, error: Exception) -> None:
         standing.is_out = True
-        if self.exchange.on_liar is not None and isinstance(error, Integrity):
-            self.exchange.on_liar(standing.source.name, error.message)
+        if isinstance(error, Integrity):
+            self.name_liar(standing.source.name, error.message)
 
     def _stop_if_halted(self, part: Part) -> None:
         if self.halt.is_set():

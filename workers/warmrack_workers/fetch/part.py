@@ -159,6 +159,13 @@ class Part:
     def state(self, index: int) -> PieceState:
         return self._states[index]
 
+    def wait_here(self, index: int, seconds: float) -> bool:
+        """Whether the piece is here, after so many seconds at most."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._states[index] is PieceState.HERE, timeout=seconds
+            )
+
     def open_piece(self, index: int) -> "tuple[int, blake3]":
         """Where a piece is to be gone on with, and the hash so far. A kept beginning that is not
         what its mark says is dropped: then the place is not the stretch's own start."""

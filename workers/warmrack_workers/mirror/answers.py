@@ -44,7 +44,7 @@ class MirrorAnswers:
         holdings: Holdings,
         check_right: CheckRight,
         *,
-        blobs: BlobAnswers | None = None,
+        blobs: BlobAnswers,
         pull: Pull | None = None,
     ) -> None:
         self._holdings = holdings
@@ -70,7 +70,7 @@ class MirrorAnswers:
 
     def _answer(self, call: Call) -> Answer:
         target = parse_target(call.target)
-        if target.kind is Kind.BLOB and self._blobs is not None:
+        if target.kind is Kind.BLOB:
             return self._blobs.answer(call, target)
         token = call.find_token()
         held = self._find_held(target, token)

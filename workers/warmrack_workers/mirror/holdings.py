@@ -84,6 +84,21 @@ class Holdings:
         layout = RepositoryLayout(cache_dir=self._cache_dir, repository=held.repository)
         return layout.snapshot(held.commit) / path
 
+    def find_blob(self, repository: str, digest: str) -> Path | None:
+        """Where a file of some whole copy of the repository lies, if it is what was verified."""
+        with self._database.read() as tx:
+            held = copies.list_complete(tx, self._store)
+        layout = RepositoryLayout(cache_dir=self._cache_dir, repository=repository)
+        for copy in held:
+            if copy.repository != repository:
+                continue
+            for file in copy.files:
+                verified = VerifiedFile(**file)
+                place = layout.snapshot(copy.commit) / verified.path
+                if verified.digest == digest and verified.is_unchanged(place):
+                    return place
+        return None
+
     def forget(self, held: Held) -> None:
         """A file is not what it was when it was verified, so the copy is verified anew."""
         with self._database.write() as tx:
