@@ -10,6 +10,7 @@ from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.database import Database
 from warmrack_store.errors import BadRequest
 from warmrack_store.hub import HubFacts
+from warmrack_store.hub_budget import SharedBudget
 from warmrack_store.rights import Belief, Rights
 from warmrack_store.settings import Settings
 from warmrack_store.vault import Vault, open_vault
@@ -37,7 +38,11 @@ class Services:
                 hint="Set both, or run `warmrack up`, which brings its own.",
             )
         database = Database(settings.effective_database_url)
-        hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
+        hub = HubFacts(
+            settings.hub_endpoint,
+            allowed_hosts=settings.hub_endpoints_allowed,
+            budget=SharedBudget(database, settings.hub_endpoint),
+        )
         vault = open_vault(settings)
         return cls(
             settings=settings,

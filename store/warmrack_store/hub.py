@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from warmrack_store.cache.gguf_header import MAX_HEADER_BYTES, parse_gguf
 from warmrack_store.cache.safetensors_header import header_size, parse_header
-from warmrack_store.errors import HubUnavailable, UnsafeFormat
+from warmrack_store.errors import HubUnavailable, RateLimited, UnsafeFormat
 from warmrack_store.facts import FileFact, GgufHeader, RefFact, RepositoryFacts, WeightFile
 from warmrack_store.hub_answers import (
     has_digest,
@@ -24,6 +24,7 @@ from warmrack_store.hub_answers import (
     parse_ref,
     parse_tree_page,
 )
+from warmrack_store.hub_budget import HubBudget, NoBudget
 from warmrack_store.hub_errors import HubQuestion, error_of_status, nonsense
 from warmrack_store.hub_hosts import check_address, is_same_origin
 from warmrack_store.refs import ModelRef
@@ -43,6 +44,8 @@ _GGUF_READ_BYTES = (2**21, 2**24, MAX_HEADER_BYTES)
 _FIRST_READ_BYTES = 100_000
 """97 % of safetensors headers are shorter (huggingface_hub, over its 1,000 top models)."""
 _READERS = 8
+_UNTOLD_WAIT_SECONDS = 1.0
+"""After a 429 that says nothing about when to ask again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +65,19 @@ class HubFacts:
     """
 
     def __init__(
-        self, endpoint: str, *, timeout_seconds: float = 30.0, allowed_hosts: Iterable[str] = ()
+        self,
+        endpoint: str,
+        *,
+        timeout_seconds: float = 30.0,
+        allowed_hosts: Iterable[str] = (),
+        budget: HubBudget | None = None,
     ) -> None:
         import httpx2
 
         self.endpoint = endpoint.rstrip("/")
         self._allowed_hosts = frozenset(allowed_hosts)
         self._timeout_seconds = timeout_seconds
+        self._budget: HubBudget = budget or NoBudget()
         self._client = httpx2.Client(
             timeout=timeout_seconds,
             follow_redirects=True,
@@ -249,6 +258,7 @@ class HubFacts:
         import httpx2
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazy export
 
+        self._check_budget()
         headers = build_hf_headers(token=asked.token or False, library_name="warmrack")
         # A compressed body's size says nothing about the memory it takes.
         headers["accept-encoding"] = "identity"
@@ -267,13 +277,24 @@ class HubFacts:
         unread."""
         if response.is_success:
             return
-        raise error_of_status(
+        error = error_of_status(
             response.status_code,
             response.headers,
             asked,
             from_hub=is_same_origin(str(response.request.url), self.endpoint),
             now=datetime.now(UTC),
         )
+        if isinstance(error, RateLimited):
+            self._budget.put_wait(error.retry_after_seconds or _UNTOLD_WAIT_SECONDS)
+        raise error
+
+    def _check_budget(self) -> None:
+        """Ask nothing while the Hub wants a pause, whichever node it told so."""
+        if wait_seconds := self._budget.find_wait_seconds():
+            raise RateLimited(
+                f"{self.endpoint} has asked for a pause of {wait_seconds:.0f} s more",
+                retry_after_seconds=wait_seconds,
+            )
 
     def _read(self, response: "Response", asked: HubQuestion, first_bytes: int | None) -> _Answer:
         deadline = time.monotonic() + self._timeout_seconds

@@ -86,6 +86,15 @@ class Settings(Record):
     mirror_pull_through: bool = Field(
         False, description="A model that the mirror does not hold is fetched for who asks for it."
     )
+    download_connections: int = Field(
+        8, ge=1, le=64, description="Connections that one fetch may have to the Hub at most."
+    )
+    download_rate: int | None = Field(
+        None,
+        ge=1,
+        description="Bytes a second that the node's fetches may take together, e.g. 50MiB; "
+        "default: no limit.",
+    )
     cache_quota: int | None = Field(
         None,
         description="Bytes the cache folder may hold, e.g. 500GiB; over it, what was used least "
@@ -182,7 +191,7 @@ class Settings(Record):
     def _no_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
-    @field_validator("cache_quota", mode="before")
+    @field_validator("cache_quota", "download_rate", mode="before")
     @classmethod
     def _size(cls, value: object) -> object:
         return _read(parse_size, value)

@@ -117,7 +117,8 @@ def fetch_snapshot(
     nothing new is visible, what has arrived is kept for the next try, and the sources are
     interrupted; `tally` has counted until then.
     Raises DiskFull before the first byte, Integrity for bytes that are not the tree's, UnsafeFormat
-    for a malformed safetensors file, and the source's own errors once patience ends.
+    for a malformed safetensors file, RateLimited while the Hub wants to be left alone for longer
+    than `patience` waits, and the source's own errors once patience ends.
     """
     layout = plan.layout
     check_space(plan.cache_dir, _need_bytes(layout, plan.blobs))
@@ -205,6 +206,7 @@ class _Work:
             for file in self.plan.blobs
         }
         try:
+            self.crew.look()
             self._watch(set(futures.values()), on_progress, stop, timeout_seconds)
         except BaseException:
             self.crew.halt.set()

@@ -5,36 +5,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
-from typing import Protocol
+
+from warmrack_store.hub_budget import HubBudget, NoBudget
 
 CONNECTIONS = 8
 _BURST_SECONDS = 0.1
 
 
-class HubBudget(Protocol):
-    """The pause that a Hub asked for, known to every node."""
-
-    def find_wait_seconds(self) -> float:
-        """How long the Hub must still be left alone; 0 where it may be asked."""
-
-    def put_wait(self, seconds: float) -> None:
-        """The Hub has asked this node for a pause."""
-
-
-class NoBudget:
-    """For a fetch outside of a pool: nobody else asks, so nobody has to know."""
-
-    def find_wait_seconds(self) -> float:
-        return 0.0
-
-    def put_wait(self, seconds: float) -> None:
-        """The fetch itself waits."""
-
-
 class Line:
     """`rate` bytes a second for all fetches together (None: no limit), in turns by rank.
 
-    A fetch of a higher rank makes the others of this node claim nothing new until it has ended.
+    While a fetch of a higher rank runs, the others of this node ask for nothing new; what was asked
+    for already still comes.
     """
 
     def __init__(
@@ -53,7 +35,7 @@ class Line:
 
     @contextmanager
     def entered(self, rank: int) -> Iterator[None]:
-        """While a fetch runs; a higher rank goes first."""
+        """While a fetch runs."""
         with self._lock:
             self._ranks[rank] += 1
         try:
