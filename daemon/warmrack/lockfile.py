@@ -2,19 +2,23 @@
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
+from warmrack.bounded_files import read_text
+from warmrack.file_changes import replace_file
 from warmrack_store.errors import BadRequest, Integrity
 from warmrack_store.locks import LockedLoad
 from warmrack_store.records import Record, canonical_json, parse_json
 from warmrack_store.requests import LoadRequest, LockUse
 
 DEFAULT_PATH = Path("models.lock")
-_MAX_BYTES = 64 * 2**20
+_VERSION: Literal[1] = 1
+_UNSAID = frozenset({"model", "network", "lock", "locked", "hub_secret"})
+"""What does not tell the entries of one model apart."""
+_HINT = "Make one: warmrack lock MODEL. Or name another: --lock-file FILE."
 
 
 class LockEntry(Record):
@@ -23,15 +27,29 @@ class LockEntry(Record):
     request: LoadRequest
     locked: LockedLoad
 
+    @property
+    def title(self) -> str:
+        """The model and the options that it is asked for with, as a command line has them; no two
+        entries of a file have the same."""
+        given = self.request.model_dump(mode="json", exclude=set(_UNSAID), exclude_defaults=True)
+        options = [f"--{name.replace('_', '-')} {_show(value)}" for name, value in given.items()]
+        return " ".join([self.request.model, *options])
+
     def ask(self) -> LoadRequest:
         """The request that is served as locked, or not at all."""
         return self.request.model_copy(update={"lock": LockUse.REQUIRE, "locked": self.locked})
 
 
+class _Stamp(BaseModel):
+    """All that may be asked of a file of another version."""
+
+    version: int
+
+
 class LockFile(Record):
     """All entries, in the order of their models; the digest shows that nobody edited them."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = _VERSION
     entries: tuple[LockEntry, ...] = Field((), max_length=10_000)
     digest: str = ""
 
@@ -69,33 +87,51 @@ def _digest(entries: tuple[LockEntry, ...]) -> str:
     return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
 
 
+def _show(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def read_lock(path: Path) -> LockFile:
     """Raises BadRequest where there is no such file or it is none of ours, and Integrity where
     its entries are not those that were written."""
+    hint = (
+        f"Name a file in it: --lock-file {path}/{DEFAULT_PATH}." if os.path.isdir(path) else _HINT
+    )
+    text = read_text(path, hint=hint)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadRequest(f"{path} is no lock file: it is longer than {_MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise BadRequest(
-            f"{path} cannot be read: {reason}", hint="Make one: warmrack lock MODEL."
-        ) from error
-    found = parse_json(LockFile, text)
+        found = parse_json(LockFile, text)
+    except BadRequest as error:
+        raise _refuse_content(path, text, error.message.removeprefix("body: ")) from error
     found.check(str(path))
     return found
 
 
+def find_lock(path: Path) -> LockFile | None:
+    """The same; None where there is no such file yet."""
+    return read_lock(path) if os.path.exists(path) else None
+
+
 def write_lock(path: Path, lock: LockFile) -> None:
     """Replace the file as a whole, never in part. Raises BadRequest where that cannot be done."""
-    text = lock.model_dump_json(indent=2, exclude_defaults=True) + "\n"
+    replace_file(path, lock.model_dump_json(indent=2, exclude_defaults=True) + "\n")
+
+
+def _refuse_content(path: Path, text: str, reason: str) -> BadRequest:
+    version = _find_version(text)
+    if version is not None and version > _VERSION:
+        return BadRequest(
+            f"{path} was made by a newer warmrack: its version is {version}, this one reads "
+            f"{_VERSION}",
+            hint="Update warmrack here, or lock into another file: --lock-file FILE.",
+        )
+    return BadRequest(
+        f"{path} is no lock file: {reason if text.strip() else 'it is empty'}",
+        hint="Take it from version control again, or remove it and lock anew: warmrack lock MODEL.",
+    )
+
+
+def _find_version(text: str) -> int | None:
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".models.lock-") as folder:
-            written = Path(folder) / path.name
-            with written.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            written.replace(path)
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be written: {error.strerror}") from error
+        return _Stamp.model_validate_json(text).version
+    except ValidationError:
+        return None

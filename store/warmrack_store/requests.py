@@ -129,9 +129,13 @@ class LoadRequest(Record):
         return merge_revision(parse_model(self.model), self.revision)
 
     def lock_key(self) -> str:
-        """Equal for requests that one entry of a lock answers: who asks how does not matter."""
+        """Equal for requests that one entry of a lock answers: who asks how does not matter, nor
+        in which letters, since the Hub knows a name in any."""
+        ref = self.ref()
         return self.model_copy(
             update={
+                "model": ref.repository.lower(),
+                "revision": ref.revision,
                 "lock": LockUse.NONE,
                 "locked": None,
                 "network": Network.ONLINE,
@@ -139,10 +143,15 @@ class LoadRequest(Record):
             }
         ).digest()
 
+    def _default_quantize(self) -> Quantize:
+        return Quantize.NEVER if self.mode is Mode.EXACT else Quantize.ANY
+
     def digest(self) -> str:
         """Equal for two spellings of the same request; hex sha256 (first 32 characters)."""
         ref = self.ref()
         fields = self.model_dump(mode="json", exclude={"model", "revision"})
+        fields["quantize"] = self.quantize or self._default_quantize()
+        fields["publishers"] = sorted({name.lower() for name in self.publishers})
         if self.adapter is not None:
             fields["adapter"] = asdict(self.adapter_ref())
         return digest_json({**fields, "repository": ref.repository, "revision": ref.revision})

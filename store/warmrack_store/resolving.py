@@ -80,7 +80,8 @@ class Asker:
             raise OfflineMiss(
                 f"{asked.repository} at {asked.revision or 'its default branch'} was never asked "
                 "of the Hub",
-                hint="Prefetch it while the Hub may be asked, or name a commit that was loaded.",
+                hint="Let this pool ask the Hub once, or bring the snapshot along: "
+                "`warmrack cache export` where it is, `warmrack cache import` here.",
             )
         ref = self._ask_ref(asked)
         stale = known is None or known.age_seconds > _STORED_AGAIN_SECONDS or known.ref != ref

@@ -117,3 +117,23 @@ def test_a_lock_holds_on_another_pool_after_the_branch_has_moved(tmp_path: Path)
             assert (code, job["resolution"]["commit"]) == (0, before)
             code, job = second.run_json("load", MODEL)
             assert (code, job["resolution"]["commit"]) == (0, after)
+
+
+@pytest.mark.slow
+def test_a_lock_and_an_exported_snapshot_are_enough_for_a_pool_that_reaches_no_hub(
+    pool: Stack, lock_file: Path, tmp_path: Path
+) -> None:
+    snapshot = str(tmp_path / "llama.tar")
+    assert pool.run("prefetch", LLAMA).returncode == 0
+    assert pool.run("cache", "export", LLAMA, "-o", snapshot).returncode == 0
+    load = ("load", LLAMA, "--locked", "--network", "offline", "--lock-file", str(lock_file))
+    verify = ("lock", "verify", "--offline", "--lock-file", str(lock_file))
+    away = {"WARMRACK_HUB_ENDPOINT": "http://127.0.0.1:9"}
+    with running_stack(pool.hub, settings=away) as apart:
+        code, answer = apart.run_json(*load)
+        assert (code, answer["error"]["code"]) == (3, "offline-miss")
+        assert "warmrack cache import" in answer["error"]["hint"]
+        assert apart.run_json("cache", "import", snapshot)[0] == 0
+        assert apart.run_json(*verify)[0] == 0
+        code, job = apart.run_json(*load)
+        assert (code, job["resolution"]["commit"]) == (0, pool.hub.get_commit(LLAMA).sha)

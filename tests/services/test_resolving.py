@@ -90,8 +90,9 @@ def test_cached_first_asks_for_the_right_to_what_is_not_public(
 
 def test_an_unknown_revision_is_a_miss_when_offline(database: Database, hub: HubFacts) -> None:
     put(database)
-    with pytest.raises(OfflineMiss, match="v2"):
+    with pytest.raises(OfflineMiss, match="v2") as caught:
         resolved(database, hub, network="offline", revision="v2")
+    assert "cache import" in caught.value.hint
 
 
 @pytest.mark.parametrize("gone", [NodeState.LOST, NodeState.STOPPED])

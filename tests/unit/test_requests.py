@@ -76,6 +76,10 @@ def test_every_served_value_names_a_field_of_the_request() -> None:
         ({"model": "org/name@main"}, {"model": "org/name", "revision": "main"}),
         ({"model": "hf://org/name"}, {"model": "https://huggingface.co/org/name"}),
         ({"mode": "exact"}, {}),
+        ({"precision": "gguf:q4_0"}, {"precision": "gguf:Q4_0"}),
+        ({"publishers": ("a", "b")}, {"publishers": ("B", "a", "a")}),
+        ({"quantize": "never"}, {}),
+        ({"mode": "optimized", "quantize": "any"}, {"mode": "optimized"}),
     ],
 )
 def test_two_spellings_of_a_request_have_one_digest(
@@ -84,8 +88,21 @@ def test_two_spellings_of_a_request_have_one_digest(
     assert request(**one).digest() == request(**other).digest()
 
 
+def test_a_lock_knows_a_model_by_its_name_in_any_letters_and_with_any_network() -> None:
+    spelled = request(model="Org/NAME@v1", network="offline", hub_secret="mine")
+    assert spelled.lock_key() == request(revision="v1").lock_key()
+    assert spelled.lock_key() != request(revision="V1").lock_key()
+
+
 @pytest.mark.parametrize(
-    "fields", [{"model": "org/other"}, {"revision": "v1"}, {"max_seq_length": 7}]
+    "fields",
+    [
+        {"model": "org/other"},
+        {"revision": "v1"},
+        {"max_seq_length": 7},
+        {"publishers": ("a",)},
+        {"mode": "auto", "quantize": "never"},
+    ],
 )
 def test_another_request_has_another_digest(fields: dict[str, Any]) -> None:
     assert request(**fields).digest() != request().digest()

@@ -111,11 +111,12 @@ def diff(
 
 def _find(which: str | None) -> "Catalog":
     """A shipped version, or the catalog in a file of that name."""
+    from warmrack.bounded_files import read_bytes
     from warmrack_store.catalog import list_versions, load_catalog
     from warmrack_store.catalog.shipped import parse_catalog
 
-    if which is not None and which not in list_versions() and Path(which).is_file():
-        return parse_catalog(Path(which).read_text("utf-8", errors="replace"), which)
+    if which is not None and which not in list_versions() and Path(which).exists():
+        return parse_catalog(read_bytes(Path(which)).decode(errors="replace"), which)
     return load_catalog(which)
 
 

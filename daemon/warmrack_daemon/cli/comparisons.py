@@ -110,13 +110,10 @@ def _bits(found: "CompatAnswer") -> str:
 
 
 def _read_lines(batch: str) -> list[str]:
-    if batch == "-":
-        return read_stdin().split("\n")
-    try:
-        return Path(batch).read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise BadRequest(f"{batch} cannot be read: {reason}") from error
+    from warmrack.bounded_files import read_text
+
+    text = read_stdin() if batch == "-" else read_text(Path(batch)).removeprefix("\ufeff")
+    return text.split("\n")
 
 
 def _read_requests(lines: Iterable[str], mode: str) -> Iterator["CompatRequest"]:

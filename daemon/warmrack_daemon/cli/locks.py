@@ -43,44 +43,82 @@ def lock(
     from warmrack.lockfile import read_lock
 
     named = models or []
-    if named[:1] and named[0] in _ACTIONS:
-        if len(named) > 1:
-            raise BadRequest(f"lock {named[0]} takes no models", hint="It looks at the whole file.")
-        found = read_lock(request.lock_file)
-        if named[0] == "diff":
-            _diff(found, as_json=json)
-        else:
-            _verify(found, offline=offline, as_json=json)
+    action = named[0] if named[:1] and named[0] in _ACTIONS else None
+    _check_options(request, action, models=bool(named), offline=offline)
+    if action is None:
+        _write(request.lock_file, named, request.fields, as_json=json)
         return
-    _write(request.lock_file, named, request.fields, as_json=json)
+    if len(named) > 1:
+        raise BadRequest(f"lock {action} takes no models", hint="It looks at the whole file.")
+    found = read_lock(request.lock_file)
+    if action == "diff":
+        _diff(found, as_json=json)
+    else:
+        _verify(found, offline=offline, as_json=json)
 
 
 COMMANDS = (lock,)
 
 
+def _check_options(request: Requested, action: str | None, *, models: bool, offline: bool) -> None:
+    """Raise BadRequest for the first option that would change nothing."""
+    if offline and action != "verify":
+        raise BadRequest(
+            "--offline belongs to lock verify",
+            hint="To lock from what is known here: warmrack lock MODEL --network offline.",
+        )
+    if request.locked:
+        raise BadRequest(
+            "--locked has no meaning for lock, which writes and reads the file itself",
+            hint="Leave it out; `warmrack load MODEL --locked` is held to the file.",
+        )
+    if action is None and models:
+        return
+    given = [f"--{name.replace('_', '-')}" for name in request.fields]
+    if request.unsloth_args is not None:
+        given = ["--unsloth-args"]
+    if given:
+        command = f"lock {action}" if action else "lock without a model"
+        raise BadRequest(
+            f"{given[0]} has no meaning for {command}: each entry has its own options",
+            hint=f"Leave it out; to lock a model with it: warmrack lock MODEL {given[0]} VALUE.",
+        )
+
+
 def _write(
     path: Path, models: Sequence[str], fields: Mapping[str, object], *, as_json: bool
 ) -> None:
-    from warmrack.lockfile import LockEntry, LockFile, read_lock, write_lock
+    from warmrack.lockfile import LockEntry, find_lock, read_lock
     from warmrack_store.records import parse_record
     from warmrack_store.requests import LoadRequest
 
-    held = read_lock(path).entries if path.exists() or not models else ()
+    held = find_lock(path) if models else read_lock(path)
     wanted = [parse_record(LoadRequest, {**fields, "model": model}) for model in models]
-    wanted = wanted or [entry.request for entry in held]
+    wanted = wanted or [entry.request for entry in (held.entries if held else ())]
     with open_client() as client:
         made = [
             LockEntry(request=request, locked=_resolve(client, request).lock())
             for request in wanted
         ]
-        lock_file = LockFile.of((*held, *made))
-        keep_lock(client, lock_file)
-    write_lock(path, lock_file)
+        lock_file = _merge(client, path, made)
     if as_json:
         print_json(lock_file.model_dump(mode="json"))
         return
     for entry in made:
-        print_line(f"locked {entry.request.model}: {_describe(entry)}")
+        print_line(f"locked {entry.title}: {_describe(entry)}")
+
+
+def _merge(client: "Client", path: Path, made: "Sequence[LockEntry]") -> "LockFile":
+    """The file with the new entries, beside what others have locked meanwhile."""
+    from warmrack.file_changes import changing
+    from warmrack.lockfile import LockFile, find_lock, write_lock
+
+    with changing(path):
+        held = find_lock(path)
+        merged = LockFile.of((*(held.entries if held else ()), *made))
+        keep_lock(client, merged)
+        write_lock(path, merged)
+    return merged
 
 
 def _diff(found: "LockFile", *, as_json: bool) -> None:
@@ -95,14 +133,13 @@ def _diff(found: "LockFile", *, as_json: bool) -> None:
                 found_here = list_differences(entry.locked, now)
             except Refusal as refusal:
                 found_here = (f"{refusal.code}: {refusal.message}",)
-            # A model may be locked more than once, in several precisions.
-            changes[entry.request.model] = (*changes.get(entry.request.model, ()), *found_here)
+            changes[entry.title] = found_here
     if as_json:
-        print_json({"changes": {model: list(held) for model, held in changes.items() if held}})
+        print_json({"changes": {title: list(held) for title, held in changes.items() if held}})
     else:
-        for model, held in changes.items():
+        for title, held in changes.items():
             for change in held:
-                print_line(f"{model}: {change}")
+                print_line(f"{title}: {change}")
     if any(changes.values()):
         raise typer.Exit(_CHANGED)
     say("nothing has changed")
@@ -122,10 +159,10 @@ def _verify(found: "LockFile", *, offline: bool, as_json: bool) -> None:
     if missing:
         raise OfflineMiss(f"{missing[0]} is not in the local cache ({len(missing)} in all)")
     if as_json:
-        print_json({"verified": [entry.request.model for entry in found.entries]})
+        print_json({"verified": [entry.title for entry in found.entries]})
         return
     for entry in found.entries:
-        print_line(f"ok {entry.request.model}: {_describe(entry)}")
+        print_line(f"ok {entry.title}: {_describe(entry)}")
 
 
 def _check_cache(found: "LockFile") -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -142,10 +179,16 @@ def _check_cache(found: "LockFile") -> tuple[tuple[str, ...], tuple[str, ...]]:
             layout = RepositoryLayout(cache_dir=cache_dir, repository=part.repository)
             for file in part.files:
                 place = layout.snapshot(part.commit) / file.path
-                if not place.is_file():
-                    missing.append(str(place))
-                elif find_verified(place, file) is None:
-                    wrong.append(str(place))
+                try:
+                    if not place.is_file():
+                        missing.append(str(place))
+                    elif find_verified(place, file) is None:
+                        wrong.append(str(place))
+                except OSError as error:
+                    raise BadRequest(
+                        f"{place} cannot be read: {error.strerror}",
+                        hint="Run it as the user whose cache it is.",
+                    ) from error
     return tuple(wrong), tuple(missing)
 
 

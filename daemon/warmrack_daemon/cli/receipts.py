@@ -186,14 +186,9 @@ def _list_keys(path: Path | None) -> "list[PublicKey]":
 
 
 def _read(which: str) -> bytes:
-    from warmrack_store.errors import BadRequest
+    from warmrack.bounded_files import read_bytes
 
-    if which == _STDIO:
-        return sys.stdin.buffer.read()
-    try:
-        return Path(which).read_bytes()
-    except OSError as error:
-        raise BadRequest(f"cannot read {which}: {error.strerror}") from error
+    return sys.stdin.buffer.read() if which == _STDIO else read_bytes(Path(which))
 
 
 def _settings() -> "Settings":

@@ -26,6 +26,8 @@ class Requested:
     mode: str
     unsloth_args: str | None
     lock_file: Path
+    locked: bool = False
+    """`--locked` was given."""
     lock: "LockFile | None" = None
     """The file, where the request is held to it."""
 
@@ -99,6 +101,7 @@ def _read(model: str | None, asked: dict[str, Any]) -> Requested:
         mode=asked["mode"] or "exact",
         unsloth_args=asked["unsloth_args"],
         lock_file=asked["lock_file"],
+        locked=asked["locked"],
         lock=lock,
     )
 
