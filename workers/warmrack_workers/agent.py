@@ -28,6 +28,7 @@ from warmrack_store.cache_evictions import Eviction, EvictionQuestion
 from warmrack_store.database import Database
 from warmrack_store.errors import BadRequest, StoreUnavailable
 from warmrack_store.hub import HubFacts
+from warmrack_store.hub_budget import SharedBudget
 from warmrack_store.ledgers import claims, nodes
 from warmrack_store.machine import machine_id
 from warmrack_store.named_folders import make_named_folder
@@ -114,7 +115,11 @@ class Agent:
         )
         self._node_server.start()
         self._vault = open_vault(settings)
-        self._hub = HubFacts(settings.hub_endpoint, allowed_hosts=settings.hub_endpoints_allowed)
+        self._hub = HubFacts(
+            settings.hub_endpoint,
+            allowed_hosts=settings.hub_endpoints_allowed,
+            budget=SharedBudget(self._database, settings.hub_endpoint),
+        )
         self._rights = Rights(
             database=self._database, hub=self._hub, vault=self._vault, belief=Belief.of(settings)
         )

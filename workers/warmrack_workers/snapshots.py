@@ -6,6 +6,7 @@ from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.database import Database
+from warmrack_store.hub_budget import SharedBudget
 from warmrack_store.ledgers import claims, copies, egress, leases
 from warmrack_store.ledgers.copies import Copy
 from warmrack_store.ledgers.jobs import Job
@@ -52,7 +53,11 @@ class Snapshots:
             budget=StoreBudget(settings=settings, database=database, node=node, store=store),
             node=node,
             store=store,
-            line=Line(),
+            line=Line(
+                connections=settings.download_connections,
+                rate=settings.download_rate,
+                budget=SharedBudget(database, settings.hub_endpoint),
+            ),
             peers=peers,
         )
 
