@@ -14,6 +14,8 @@ from tests.acceptance.stack import Stack, running_stack
 from tests.hub.control import Hub
 from tests.services.hosts import flip_last_byte, replace_bytes
 
+pytestmark = pytest.mark.slow
+
 INTEGRITY = 5
 STOCK = """
 import sys

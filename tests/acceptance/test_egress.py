@@ -11,6 +11,8 @@ from tests.hub.control import Hub, running_hub
 from tests.hub.faults import Close, CorruptByte, Fault, Origin, Stall, Status
 from tests.hub.models import get_model_folder
 
+pytestmark = pytest.mark.slow
+
 FAULTY, SHARED, JOINED = "org/faulty", "org/shared", "org/joined"
 _BODY_BYTES = 300_000
 

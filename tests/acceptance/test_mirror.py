@@ -13,6 +13,8 @@ from tests.acceptance.conftest import GATED, LLAMA, PRIVATE, TOKEN
 from tests.acceptance.stack import Stack, running_stack
 from tests.hub.control import Hub
 
+pytestmark = pytest.mark.slow
+
 _SNAPSHOT = """
 import sys
 from huggingface_hub import snapshot_download
@@ -81,7 +83,6 @@ def test_hf_command_downloads_and_verifies_from_a_node(pool: Stack, tmp_path: Pa
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_transformers_loads_a_model_from_a_node(pool: Stack, tmp_path: Path) -> None:
     _prefetch(pool, LLAMA)
     done = _run([sys.executable, "-c", _LOAD, LLAMA], _mirror_url(pool), tmp_path)

@@ -13,6 +13,8 @@ from tests.hub.faults import Stall
 from tests.hub.models import get_model_folder
 from warmrack import errors
 
+pytestmark = pytest.mark.slow
+
 QUICK_RIGHTS = {"WARMRACK_RIGHT_PUBLIC_SECONDS": "1", "WARMRACK_RIGHT_DENY_SECONDS": "0"}
 TASK = {"text": "x"}
 Change = Callable[[Hub, str], None]
