@@ -143,7 +143,9 @@ def test_a_piece_that_is_not_the_expected_one_names_the_source_and_is_wanted_aga
     filling = Filling(part, stretch, "node-7", tally, lambda _digest, index: expected.get(index))
     with pytest.raises(Integrity, match="node-7"):
         filling.take(bytes(30))
+    filling.note()
     part.release(stretch)
+    assert part.kept_bytes == 0
     assert [part.state(index) for index in range(3)] == [
         PieceState.HERE,
         PieceState.WANTED,

@@ -76,7 +76,8 @@ class Filling:
         if self.is_done or self.position == self._noted:
             return
         piece = self._part.pieces[self._index]
-        if self.position > piece.start and self._part.state(self._index) is PieceState.CLAIMED:
+        within = piece.start < self.position < piece.end
+        if within and self._part.state(self._index) is PieceState.CLAIMED:
             size_bytes = self.position - piece.start
             mark = Mark(index=self._index, size_bytes=size_bytes, blake3=self._hash.hexdigest())
             self._part.mark(mark)
@@ -100,6 +101,8 @@ class Filling:
         if expected not in (None, found):
             self._tally.add_received(-self._part.pieces[index].size_bytes)
             self._part.drop_mark(index)
+            # Nothing of the piece is worth a mark.
+            self.position = self._noted = self._part.pieces[index].start
             raise Integrity(
                 f"{self._part.file.path}: piece {index} that {self._source} sent is "
                 f"{found[:12]}..., the Hub's was {str(expected)[:12]}...",
