@@ -29,9 +29,9 @@ from warmrack_store.records import parse_record
 from warmrack_store.states import JobState, NodeState
 from warmrack_store.vault import Vault
 from warmrack_workers.disk_checks import DiskChecks
+from warmrack_workers.file_receipts import receipt_of
 from warmrack_workers.ingress import Ingress
 from warmrack_workers.node_server import SEAT, NodeServer
-from warmrack_workers.file_receipts import receipt_of
 
 REPOSITORY = "tests/tiny"
 WEIGHTS = "model.safetensors"
