@@ -182,10 +182,19 @@ def test_code_comes_as_a_problem_document_over_http(pool: Stack, case: Case) -> 
     assert problem["hint"]
 
 
+@pytest.mark.parametrize(("fields", "error"), OVER_HTTP)
+def test_fields_without_an_option_are_refused_over_http(
+    pool: Stack, fields: dict[str, Any], error: type[errors.WarmrackError]
+) -> None:
+    answer = explain(pool, PLAIN, fields, "")
+    assert (answer.status_code, answer.json()["code"]) == (error.status, error.code)
+
+
 @pytest.mark.parametrize(("status", "error"), TRANSIENT)
 def test_hub_that_cannot_answer_is_transient(
     pool: Stack, status: int, error: type[errors.WarmrackError]
 ) -> None:
+    # The last of this module: after a 429 the whole pool leaves the Hub alone for a while.
     number = pool.hub.add_fault(Status(status=status), path="/api/models/org/plain")
     try:
         exit_code, answer = pool.run_json("explain", PLAIN)
@@ -195,14 +204,6 @@ def test_hub_that_cannot_answer_is_transient(
     assert (exit_code, answer["error"]["code"]) == (4, error.code)
     assert (over_http.status_code, over_http.json()["code"]) == (error.status, error.code)
     assert over_http.json()["retryable"] is True
-
-
-@pytest.mark.parametrize(("fields", "error"), OVER_HTTP)
-def test_fields_without_an_option_are_refused_over_http(
-    pool: Stack, fields: dict[str, Any], error: type[errors.WarmrackError]
-) -> None:
-    answer = explain(pool, PLAIN, fields, "")
-    assert (answer.status_code, answer.json()["code"]) == (error.status, error.code)
 
 
 def explain(pool: Stack, model: str, fields: dict[str, Any], token: str) -> httpx.Response:
