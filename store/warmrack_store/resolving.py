@@ -161,7 +161,7 @@ def resolve_request(
         model_type=Declared(asked.facts.config or {}).model_type,
     )
     kept, rejected = propose(put, asked.ref.repository, proposals)
-    candidates = tuple(asker.find_candidate(proposal) for proposal in kept)
+    candidates = tuple(one for one in map(asker.find_candidate, kept) if not _is_hidden_equal(one))
     found = [asked, *(one.found for one in candidates if isinstance(one.found, Asked))]
     return resolve(
         request,
@@ -172,6 +172,13 @@ def resolve_request(
         attachment=attachment,
         versions=versions,
     )
+
+
+def _is_hidden_equal(candidate: Candidate) -> bool:
+    """Whether this pool alone knows of the equality, and the Hub shows the caller no such name:
+    it has been closed or taken down since."""
+    equal = candidate.proposal.provenance is Provenance.EQUAL
+    return equal and isinstance(candidate.found, Refusal)
 
 
 def _resolve_locked(

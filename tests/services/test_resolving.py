@@ -125,3 +125,31 @@ def register(database: Database, name: str, *, budget_bytes: int) -> int:
             versions={},
             pid=1,
         )
+
+
+def test_a_private_repository_with_the_same_weights_is_never_named(
+    database: Database, hub: HubFacts
+) -> None:
+    put(database)
+    put(database, FACTS.model_copy(update={"repository": "org/open-copy"}))
+    put(database, FACTS.model_copy(update={"repository": "org/secret-copy", "private": True}))
+    found = resolved(database, hub, network="offline", mode="equivalent", publishers=["*"])
+    assert "org/open-copy" in str(found)
+    assert "secret" not in str(found)
+
+
+def test_an_equal_repository_that_has_been_closed_since_is_not_named(
+    database: Database, hub: HubFacts
+) -> None:
+    put(database)
+    copy = FACTS.model_copy(update={"repository": "org/closed-copy"})
+    put(database, copy)
+    with database.write() as tx:
+        names.put_ref(
+            tx,
+            ModelRef(repository="org/closed-copy"),
+            ref_of(copy.model_copy(update={"private": True})),
+        )
+    assert "closed" not in str(
+        resolved(database, hub, network="offline", mode="equivalent", publishers=["*"])
+    )

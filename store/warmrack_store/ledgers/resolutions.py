@@ -1,6 +1,7 @@
 """Facts by commit and the resolutions made from them; neither ever changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -49,19 +50,25 @@ def find_root(tx: Transaction, repository: str, commit: str) -> str | None:
 
 
 def list_equals(tx: Transaction, facts: RepositoryFacts) -> Sequence[str]:
-    """Other repositories, by name, of which a revision holds the same weights: the same files, or
-    the same tensors in other files."""
+    """Other public repositories, by name, of which a revision holds the same weights: the same
+    files, or the same tensors in other files. A private one is never proposed: its name alone would
+    tell a stranger that it exists and what it holds."""
     same = revisions.c.weights == _digest_weights(facts)
     root = find_root(tx, facts.repository, facts.commit)
     if root is not None:
         same = sa.or_(same, revisions.c.tensor_root == root)
     query = (
-        sa.select(revisions.c.repository)
+        sa.select(revisions.c.repository, revisions.c.facts)
         .where(same, revisions.c.repository != facts.repository)
-        .distinct()
         .order_by(revisions.c.repository)
     )
-    return [row["repository"] for row in tx.list(query)]
+    rows = tx.list(query)
+    closed = {row["repository"] for row in rows if not _is_public(row["facts"])}
+    return sorted({row["repository"] for row in rows} - closed)
+
+
+def _is_public(facts: Mapping[str, Any]) -> bool:
+    return not (facts["private"] or facts["gated"])
 
 
 def _digest_weights(facts: RepositoryFacts) -> str:
