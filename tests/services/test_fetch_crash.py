@@ -92,9 +92,9 @@ def test_after_two_kills_the_next_fetch_goes_on_and_the_hub_sends_each_byte_abou
     rig: Rig, folder: Path
 ) -> None:
     """Each kill comes shortly after a mark of each piece under way."""
-    for at_bytes in (2 * 2 * MARK_BYTES, LARGE_BYTES * 5 // 6):
+    for at_bytes in (2 * 8 * MARK_BYTES - 100_000, LARGE_BYTES * 5 // 6):
         gate = rig.hub.add_fault(
-            Stall(after_bytes=2 * MARK_BYTES + 50_000), path=r"/model\.bin", origin=Origin.CDN
+            Stall(after_bytes=8 * MARK_BYTES), path=r"/model\.bin", origin=Origin.CDN
         )
         run_until_killed(rig, at_bytes)
         rig.hub.clear_faults(gate)

@@ -91,14 +91,15 @@ def test_a_kept_beginning_that_changed_is_asked_for_again(tmp_path: Path) -> Non
     assert tally.resumed_bytes == 0
 
 
-def test_marks_come_each_mebibyte_whatever_the_chunks(tmp_path: Path) -> None:
-    part = open_part(tmp_path, 4 * MARK_BYTES)
-    stretch = claim(part)
-    filling = Filling(part, stretch, "hub", Tally(4 * MARK_BYTES), None)
-    for _ in range(5):
-        filling.take(bytes(700_001))
-    lines = (tmp_path / "model.pieces").read_text().splitlines()[1:]
-    assert [int(line.split()[1]) for line in lines] == [MARK_BYTES, 2 * MARK_BYTES, 3 * MARK_BYTES]
+def test_a_kill_costs_a_mark_and_a_chunk_at_most_whatever_the_chunks(tmp_path: Path) -> None:
+    part = open_part(tmp_path, 8 * MARK_BYTES)
+    part.allocate()
+    filling = Filling(part, claim(part), "hub", Tally(part.file.size), None)
+    for chunk_bytes in (100_001, 1, 300_000, 50_000, 700_003, MARK_BYTES - 1):
+        filling.take(bytes(chunk_bytes))
+        after = open_part(tmp_path, part.file.size)
+        assert filling.position - after.kept_bytes < MARK_BYTES
+        after.close()
 
 
 def test_a_line_that_a_crash_cut_short_does_not_count_and_spoils_no_later_one(

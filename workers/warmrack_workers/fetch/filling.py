@@ -8,8 +8,8 @@ from warmrack_workers.fetch.part import Arrived, Part, PieceState, Stretch
 from warmrack_workers.fetch.pieces_known import FindPiece
 from warmrack_workers.fetch.tally import Tally
 
-MARK_BYTES = 2**20
-"""A kill costs at most so much of each piece under way."""
+MARK_BYTES = 2**18
+"""A kill costs about so much of each piece under way, and what was on its way to it."""
 
 
 class Filling:
@@ -40,12 +40,12 @@ class Filling:
                 raise Integrity(
                     f"{self._part.file.path}: {self._source} sends more than was asked for"
                 )
-            end = min(self._part.pieces[self._index].end, self._noted + MARK_BYTES)
+            end = self._part.pieces[self._index].end
             taken, view = view[: end - self.position], view[end - self.position :]
             self._take_of_piece(taken)
 
     def _take_of_piece(self, view: memoryview) -> None:
-        """Bytes within one piece, up to its end or next mark at most."""
+        """Bytes within one piece."""
         part, piece = self._part, self._part.pieces[self._index]
         if part.state(self._index) is PieceState.CLAIMED:
             self._hash.update(view)
@@ -54,7 +54,7 @@ class Filling:
         self.position += len(view)
         if self.position == piece.end:
             self._finish()
-        elif self.position == self._noted + MARK_BYTES:
+        elif self.position >= self._noted + MARK_BYTES:
             self.note()
 
     def _begin(self) -> None:
