@@ -24,14 +24,19 @@ def test_where_each_connection_is_limited_all_are_used_after_two_looks() -> None
 
 def test_where_the_line_is_full_it_goes_back_to_two_and_rarely_tries_one_more() -> None:
     seen = follow(Pace(), lambda _: 100 * MIB, 60)
-    assert seen[:2] == [4, 2]
-    assert set(seen[2:]) == {2, 3}
-    assert seen.count(3) <= 3
+    assert seen[:4] == [4, 4, 4, 2]
+    assert set(seen[4:]) == {2, 3}
+    assert seen.count(3) <= 6
 
 
 def test_a_line_that_is_full_with_the_fifth_connection_gets_five() -> None:
     seen = follow(Pace(), lambda connections: min(connections, 4.5) * 10 * MIB, 200)
     assert seen.count(5) > 150
+
+
+def test_connections_that_take_their_time_to_begin_are_waited_for() -> None:
+    pace = Pace().look(50 * MIB).look(50 * MIB).look(99 * MIB)
+    assert pace.connections == 8
 
 
 def test_an_error_halves_them_and_one_is_left() -> None:

@@ -24,6 +24,8 @@ from warmrack_workers.fetch.part import Arrived, Part, PieceState
 from warmrack_workers.fetch.tally import Tally
 
 _WAIT_SECONDS = 0.25
+_SYNC_BYTES = 2**26
+"""The disk is made to begin after each so many bytes, rather than with all of them at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,8 @@ class BlobFetch:
             while (read := self._read_piece(part, piece, hasher)) is None:
                 continue
             hasher = read
+            if piece.end // _SYNC_BYTES > piece.start // _SYNC_BYTES:
+                part.sync()
         return hasher
 
     def _read_piece(self, part: Part, piece: Piece, before: BlobHasher) -> BlobHasher | None:

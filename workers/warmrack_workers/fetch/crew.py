@@ -17,12 +17,13 @@ from warmrack_workers.fetch.pieces_known import PieceExchange
 from warmrack_workers.fetch.sources import Source
 from warmrack_workers.fetch.tally import Tally
 
-_LOOK_SECONDS = 0.3
+_LOOK_SECONDS = 0.2
 """How long the connections' rate is measured before their number changes."""
 _STRETCH_SECONDS = 1.0
 """About how long one request lasts, so that its latency is small against it."""
 _SHARES = 3
-"""A stretch is at most this part of what each connection would still have to bring."""
+"""A stretch is at most this part of what each connection still has to bring, so that all end about
+together."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,7 +182,7 @@ class Crew:
         since, before_bytes = self._looked
         passed = monotonic() - since
         rate = (self.tally.received_bytes - before_bytes) / max(passed, _LOOK_SECONDS)
-        share = part.file.size // (self._pace.connections * _SHARES)
+        share = part.ahead_bytes // (self._pace.connections * _SHARES)
         return min(int(rate * _STRETCH_SECONDS / self._pace.connections), share)
 
     def _pull(self, part: Part, stretch: Stretch, standing: _Standing) -> None:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 _WORTH = 0.25
 """Of what more connections would bring if each brought its share: so much must come for them to be
 kept. Where the server limits each, all of it does; where the line is full already, nothing."""
-_QUIET_LOOKS = 20
+_TRIAL_LOOKS = 3
+"""Looks that a step up gets to prove itself: a connection over TLS takes some round trips before its
+first byte."""
+_QUIET_LOOKS = 30
 """Looks without a change before one more connection is tried again."""
 
 
@@ -26,6 +29,8 @@ class Pace:
     def look(self, rate: float) -> "Pace":
         """The pace after a while in which `rate` bytes a second came."""
         if self.before is not None and rate < self.needed:
+            if self.quiet_looks + 1 < _TRIAL_LOOKS:
+                return replace(self, quiet_looks=self.quiet_looks + 1)
             return self._rest(self.before)
         if self.settled and self.quiet_looks < _QUIET_LOOKS:
             return replace(self, before=None, quiet_looks=self.quiet_looks + 1)

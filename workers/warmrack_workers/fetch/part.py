@@ -110,6 +110,13 @@ class Part:
         """Bytes that an earlier fetch left."""
         return sum(mark.size_bytes for mark in self._marks.values())
 
+    @property
+    def ahead_bytes(self) -> int:
+        """From the first piece that nobody was at to the end."""
+        with self._changed:
+            is_any = self._next < len(self.pieces)
+            return self.file.size - self.pieces[self._next].start if is_any else 0
+
     def claim(self, most_bytes: int, *, to_the_end: bool = False) -> Stretch | None:
         """The first pieces that nobody is at, so many bytes at most but one piece at least.
 
@@ -253,6 +260,10 @@ class Part:
         self.location.rename(target)
         self._journal.remove()
         return os.fstat(self._descriptor)
+
+    def sync(self) -> None:
+        """Let the disk begin with what is here, so that the end does not wait for all of it."""
+        os.fdatasync(self._descriptor)
 
     def remove(self) -> None:
         self.location.unlink(missing_ok=True)
