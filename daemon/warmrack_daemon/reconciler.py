@@ -30,6 +30,7 @@ from warmrack_store.ledgers import (
     outbox,
     residents,
     resolutions,
+    spreads,
 )
 from warmrack_store.states import NodeState
 
@@ -86,7 +87,13 @@ class Reconciler:
 
     def reconcile(self) -> None:
         """All steps once."""
-        for step in (self._requeue_lost, self._end_overdue, self._judge_nodes, self._ring):
+        for step in (
+            self._requeue_lost,
+            self._end_overdue,
+            self._settle_spreads,
+            self._judge_nodes,
+            self._ring,
+        ):
             step()
         self._answer_owed()
 
@@ -114,6 +121,16 @@ class Reconciler:
         for job in (*expired, *timed_out):
             self._note("overdue", job=job.id)
             self._services.wakeups.publish(job.id)
+
+    def _settle_spreads(self) -> None:
+        with self._services.database.read() as tx:
+            parents = spreads.list_open(tx)
+        for parent in parents:
+            changed = False
+            with suppress(moves.LostClaim), self._services.database.write() as tx:
+                changed = spreads.settle(tx, parent)
+            if changed:
+                self._services.wakeups.publish(parent)
 
     def _judge_nodes(self) -> None:
         silent = 3 * nodes.HEARTBEAT_SECONDS

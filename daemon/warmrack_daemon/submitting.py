@@ -8,6 +8,7 @@ from warmrack_daemon.stored_tokens import pick_token
 from warmrack_store.errors import StoreUnavailable
 from warmrack_store.ledgers import nodes, outbox
 from warmrack_store.ledgers.jobs import Job, NewJob, submit_job
+from warmrack_store.ledgers.spreads import submit_spread
 from warmrack_store.named_hubs import check_hub
 from warmrack_store.states import JobState
 from warmrack_store.submissions import Submission, check_supported
@@ -42,10 +43,11 @@ def submit(
         if submission.task is not None:
             nodes.check_task(tx, submission.task)
         new = replace(new, submission=settle_lock(tx, submission, tenant))
-        job = submit_job(tx, new)
+        store_job = submit_spread if submission.is_spread else submit_job
+        job = store_job(tx, new)
         if owed_to_celery is not None:
             outbox.owe(tx, job_id=job.id, kind="celery", address=owed_to_celery)
-    if job.state is JobState.QUEUED:
+    if job.state is JobState.QUEUED or submission.is_spread:
         # A joined one rings too: while it was stored, its leader was locked and may have been missed.
         _ring(services)
     return job

@@ -31,6 +31,7 @@ jobs = sa.Table(
     sa.Column("submission", sa.JSON, nullable=False),
     _text("fingerprint", nullable=True),
     _text("joined_to", nullable=True),
+    _text("parent", nullable=True),
     _text("idempotency_key", nullable=True),
     _text("body_digest"),
     _text("secret_id", nullable=True),
@@ -66,6 +67,7 @@ jobs = sa.Table(
     sa.Index("ix_jobs_claim", "state", "rank", "created_at"),
     sa.Index("ix_jobs_live", "fingerprint", "tenant", "state"),
     sa.Index("ix_jobs_joined_to", "joined_to"),
+    sa.Index("ix_jobs_parent", "parent"),
     sa.Index("ix_jobs_holder", "holder"),
     sa.Index("ix_jobs_idempotency", "tenant", "idempotency_key", unique=True),
 )

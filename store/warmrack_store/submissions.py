@@ -82,9 +82,21 @@ class Submission(Record):
             return tuple(part.strip() for part in self.nodes.split(",") if part.strip())
         return self.nodes
 
+    @property
+    def counts_nodes(self) -> bool:
+        """Whether it says how many nodes, not which."""
+        return self.nodes == "all" or (isinstance(self.nodes, str) and self.nodes.isdigit())
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it is for several nodes: a job for each, and one that ends with the last."""
+        names = self.node_names() or ()
+        return len(names) > 1 or (self.counts_nodes and bool(names))
+
     def fingerprint(self) -> str | None:
-        """Equal for jobs that may join one another; None for tasks, which each do their own work."""
-        if self.kind is JobKind.TASK:
+        """Equal for jobs that may join one another; None for tasks, which each do their own work,
+        and for jobs of several nodes, whose jobs for each node join others."""
+        if self.kind is JobKind.TASK or self.is_spread:
             return None
         nodes = sorted(self.node_names() or ())
         return digest_json([self.request.digest(), self.reached_tier.value, nodes])
@@ -104,12 +116,11 @@ def check_supported(submission: Submission) -> None:
         raise NotSupported(
             "tier ram is not served by this version", hint="Use tier disk or device."
         )
-    names = submission.node_names() or ()
-    counted = isinstance(submission.nodes, str) and submission.nodes.isdigit()
-    if submission.nodes == "all" or len(names) > 1 or (counted and names):
+    if submission.is_spread and submission.kind is not JobKind.PREFETCH:
         raise NotSupported(
-            f"a job for several nodes ({submission.nodes!r}) is not served by this version",
-            hint="Name one node, or leave nodes out.",
+            f"a {submission.kind} for several nodes ({submission.nodes!r}) is not served by this "
+            "version",
+            hint="Prefetch onto several nodes; name one node to load on, or leave nodes out.",
         )
     if submission.callback_url is not None:
         raise NotSupported("callback_url is not served by this version", hint="Wait on the job.")

@@ -84,7 +84,9 @@ def test_nodes_that_fetch_at_once_cost_the_hub_one_copy(
     _publish(hub, name, tmp_path / "model", 40 * 2**20)
     hub.reset_counts()
     with _limited(hub, 20e6):
-        _await(three, _prefetch(three, name, ["node-0", "node-1", "node-2"]))
+        code, job = three.run_json("prefetch", name, "--nodes", "all")
+    assert (code, job["state"]) == (0, "succeeded")
+    assert job["result"]["nodes"].keys() == {"node-0", "node-1", "node-2"}
     size_bytes = _size_bytes(hub, name)
     assert _weights_bytes(hub, name) == size_bytes
     assert _egress(three, name)["peer_bytes"] >= 2 * size_bytes

@@ -55,6 +55,7 @@ def test_nodes_are_named_or_left_to_the_pool(nodes: Any, names: tuple[str, ...] 
         ({"nodes": "all"}, NotSupported),
         ({"nodes": "2"}, NotSupported),
         ({"nodes": "n0,n1"}, NotSupported),
+        ({"kind": "task", "task": "generate", "nodes": "all"}, NotSupported),
         ({"callback_url": "https://example.org"}, NotSupported),
         ({"request": {"model": "org/name", "attn": "sdpa"}}, NotSupported),
         ({"nodes": "../n0"}, BadRequest),

@@ -49,7 +49,8 @@ def prefetch(
     request: Requested,
     tier: Annotated[str, typer.Option(help="Where it ends: disk; ram is not served yet.")] = "disk",
     nodes: Annotated[
-        str | None, typer.Option(help="A node's name; several are not served yet.")
+        str | None,
+        typer.Option(help="all, how many, or names by comma; default: the pool chooses one."),
     ] = None,
     priority: options.PriorityName = "normal",
     timeout: options.Timeout = None,

@@ -7,6 +7,7 @@ from warmrack_store.errors import Ended, Expired
 from warmrack_store.ledgers import events, secrets
 from warmrack_store.ledgers.jobs import Job, find_job, get_job
 from warmrack_store.ledgers.moves import LostClaim, end_ended, update_row
+from warmrack_store.ledgers.spreads import list_children
 from warmrack_store.schema import jobs
 from warmrack_store.states import TERMINAL, JobState
 
@@ -15,7 +16,8 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     """Cancel a job: at once when nobody holds it, else its holder is asked to stop.
 
     `error` says why (Cancelled, Timeout, Expired). A joined job ends alone; a job that others
-    have joined hands its place to the oldest of them first.
+    have joined hands its place to the oldest of them first. With a job for several nodes go those
+    for each of them.
     """
     job = get_job(tx, job_id, locked=True)
     if job.state.terminal:
@@ -27,6 +29,8 @@ def request_cancel(tx: Transaction, job_id: str, error: Ended) -> Job:
     else:
         held = sa.and_(jobs.c.id == job.id, jobs.c.epoch == job.epoch)
         update_row(tx, job.id, {"cancel_cause": error.code}, held)
+    for child in list_children(tx, job.id):
+        request_cancel(tx, child.id, error)
     return get_job(tx, job_id)
 
 

@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.Column("submission", sa.JSON(), nullable=False),
         sa.Column("fingerprint", sa.Text(), nullable=True),
         sa.Column("joined_to", sa.Text(), nullable=True),
+        sa.Column("parent", sa.Text(), nullable=True),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("body_digest", sa.Text(), nullable=False),
         sa.Column("secret_id", sa.Text(), nullable=True),
@@ -148,6 +149,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_holder", ["holder"], unique=False)
         batch_op.create_index("ix_jobs_idempotency", ["tenant", "idempotency_key"], unique=True)
         batch_op.create_index("ix_jobs_joined_to", ["joined_to"], unique=False)
+        batch_op.create_index("ix_jobs_parent", ["parent"], unique=False)
         batch_op.create_index("ix_jobs_live", ["fingerprint", "tenant", "state"], unique=False)
 
     op.create_table(
@@ -368,6 +370,7 @@ def downgrade() -> None:
     op.drop_table("leases")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("ix_jobs_live")
+        batch_op.drop_index("ix_jobs_parent")
         batch_op.drop_index("ix_jobs_joined_to")
         batch_op.drop_index("ix_jobs_idempotency")
         batch_op.drop_index("ix_jobs_holder")
