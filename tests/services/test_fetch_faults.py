@@ -14,6 +14,7 @@ from tests.hub.control import Hub, running_hub
 from tests.hub.faults import (
     Close,
     CorruptByte,
+    Drip,
     Fault,
     Headers,
     IgnoreRange,
@@ -249,6 +250,21 @@ def test_a_stalled_body_is_a_failure_after_the_read_timeout(rig: Rig, folder: Pa
     rig.hub.add_fault(Stall(after_bytes=EARLY), path=LARGE, times=1)
     timeouts = Timeouts(connect_seconds=5.0, read_seconds=0.3)
     assert read_folder(rig.fetch(timeouts=timeouts).snapshot_dir) == read_folder(folder)
+
+
+def test_a_body_that_only_drips_is_a_failure_too(rig: Rig, folder: Path) -> None:
+    drip = Drip(chunk_bytes=100, pause_seconds=0.05)
+    rule = rig.hub.add_fault(drip, path=LARGE, origin=Origin.CDN, times=2)
+    timeouts = Timeouts(read_seconds=5.0, drip_seconds=0.3)
+    assert read_folder(rig.fetch(timeouts=timeouts).snapshot_dir) == read_folder(folder)
+    assert rig.hub.count_fired(rule) == 2
+
+
+def test_further_ranges_of_a_file_cost_no_further_answer_of_the_hub(rig: Rig) -> None:
+    rig.fetch()
+    counts = rig.hub.read_counts()
+    assert counts.requests(origin="hub", path=r"resolve/.*/model\.bin") <= 2
+    assert counts.requests(origin="cdn", path=LARGE) == FIRST_REQUESTS
 
 
 def test_a_fetch_has_a_deadline(rig: Rig) -> None:

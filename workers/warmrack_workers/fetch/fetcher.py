@@ -120,32 +120,24 @@ def fetch_snapshot(
     for a malformed safetensors file, RateLimited while the Hub wants to be left alone for longer
     than `patience` waits, and the source's own errors once patience ends.
     """
-    layout = plan.layout
-    check_space(plan.cache_dir, _need_bytes(layout, plan.blobs))
+    check_space(plan.cache_dir, _need_bytes(plan.layout, plan.blobs))
     line, tally = line or Line(), tally or plan.make_tally()
     before_bytes, peers_before = source.received_bytes, _sum_received(peers)
-    crew = Crew(
-        sources=(*peers, source),
-        patience=patience or Patience(),
-        halt=Event(),
-        tally=tally,
-        line=line,
-        rank=rank,
-        exchange=exchange or PieceExchange(),
-    )
-    blobs = BlobFetch(layout=layout, crew=crew, public=plan.public, cut=cut)
     with disk_full_as_refusal(plan.cache_dir):
-        make_folders(layout, public=plan.public)
+        make_folders(plan.layout, public=plan.public)
         with line.entered(rank):
+            crew = Crew(
+                sources=(*peers, source),
+                patience=patience or Patience(),
+                halt=Event(),
+                tally=tally,
+                line=line,
+                rank=rank,
+                exchange=exchange or PieceExchange(),
+            )
+            blobs = BlobFetch(layout=plan.layout, crew=crew, public=plan.public, cut=cut)
             fetched = _Work(plan=plan, blobs=blobs).run(on_progress, stop, timeout_seconds)
-        snapshot_dir = publish(
-            layout,
-            commit=plan.commit,
-            files=plan.files,
-            public=plan.public,
-            tree=plan.tree,
-            ref=plan.ref,
-        )
+        snapshot_dir = _publish(plan)
     return FetchedSnapshot(
         snapshot_dir=snapshot_dir,
         files=tuple(replace(fetched[file.digest].file, path=file.path) for file in plan.files),
@@ -154,6 +146,17 @@ def fetch_snapshot(
         peer_bytes=_sum_received(peers) - peers_before,
         local_bytes=tally.local_bytes,
         resumed_bytes=tally.resumed_bytes,
+    )
+
+
+def _publish(plan: FetchPlan) -> Path:
+    return publish(
+        plan.layout,
+        commit=plan.commit,
+        files=plan.files,
+        public=plan.public,
+        tree=plan.tree,
+        ref=plan.ref,
     )
 
 

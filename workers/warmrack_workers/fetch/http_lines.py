@@ -22,9 +22,7 @@ _CHUNK_BYTES = 256 * 1024
 """Small enough to be hashed while it is in the core's own cache."""
 _MAX_DRAINED_BYTES = 64 * 1024
 """A body up to here is read to its end, so that its connection can be used again."""
-_SLOWEST_SECONDS = 60.0
-_SLOWEST_BYTES = 64 * 1024
-"""A body that brings less in so long is as good as stalled, however steadily it drips."""
+_LEAST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +30,8 @@ class Timeouts:
     connect_seconds: float = 10.0
     read_seconds: float = 30.0
     """How long an answer or a body may stall."""
+    drip_seconds: float = 60.0
+    """A body that brings less than 64 KiB in so long is as good as stalled, however steadily."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class HttpLines:
         """One GET; redirects are not followed. HubUnavailable where the connection breaks."""
         place = urlsplit(url)
         connection, response = self._ask(place, headers, what)
-        reader = _Reader(response, what)
+        reader = _Reader(response, what, self._timeouts.drip_seconds)
         try:
             answered = {name.lower(): value for name, value in response.headers.items()}
             yield HttpAnswer(status=response.status, headers=answered, chunks=reader.read())
@@ -157,9 +157,10 @@ class HttpLines:
 class _Reader:
     """The body of one answer."""
 
-    def __init__(self, response: HTTPResponse, what: str) -> None:
+    def __init__(self, response: HTTPResponse, what: str, drip_seconds: float) -> None:
         self._response = response
         self._what = what
+        self._drip_seconds = drip_seconds
         self._left = response.length if not response.chunked else None
         self._is_whole = self._left == 0
 
@@ -168,10 +169,10 @@ class _Reader:
         since, came = monotonic(), 0
         while not self._is_whole and (view := self._read_some(buffer)):
             came += len(view)
-            if came >= _SLOWEST_BYTES:
+            if came >= _LEAST_BYTES:
                 since, came = monotonic(), 0
-            elif monotonic() - since > _SLOWEST_SECONDS:
-                raise HubUnavailable(f"{self._what}: {came} bytes in {_SLOWEST_SECONDS:g} s")
+            elif monotonic() - since > self._drip_seconds:
+                raise HubUnavailable(f"{self._what}: {came} bytes in {self._drip_seconds:g} s")
             yield view
 
     def _buffer_bytes(self) -> int:
