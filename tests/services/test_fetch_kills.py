@@ -149,7 +149,7 @@ def assert_is_whole(plan: FetchPlan, folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_kill_at_any_byte_costs_at_most_a_tenth(rig: Rig, forker: Forker, tmp_path: Path) -> None:
-    size_bytes = 160 * MIB + 12_345
+    size_bytes = 256 * MIB + 12_345
     folder = write_file(tmp_path / "repository", size_bytes)
     rig.hub.add_repository(MODEL, folder)
     chance = random.Random(20260101)

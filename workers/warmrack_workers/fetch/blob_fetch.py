@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -144,14 +145,18 @@ class BlobFetch:
         return known not in (None, arrived.blake3)
 
     def _follow(self, part: Part) -> BlobHasher:
-        """The hash of the whole file, piece by piece as they come."""
+        """The hash of the whole file, piece by piece as they come; the disk follows too."""
         hasher = BlobHasher(part.file)
-        for piece in part.pieces:
-            while (read := self._read_piece(part, piece, hasher)) is None:
-                continue
-            hasher = read
-            if piece.end // _SYNC_BYTES > piece.start // _SYNC_BYTES:
-                part.sync()
+        syncs: list[Future[None]] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="fetch_sync") as disk:
+            for piece in part.pieces:
+                while (read := self._read_piece(part, piece, hasher)) is None:
+                    continue
+                hasher = read
+                if piece.end // _SYNC_BYTES > piece.start // _SYNC_BYTES:
+                    syncs.append(disk.submit(part.sync))
+        for sync in syncs:
+            sync.result()  # the kernel tells of a failed write once, so it must be heard
         return hasher
 
     def _read_piece(self, part: Part, piece: Piece, before: BlobHasher) -> BlobHasher | None:
