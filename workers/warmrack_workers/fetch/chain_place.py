@@ -14,6 +14,8 @@ from warmrack_store.states import NodeState
 from warmrack_workers.fetch.chain import plan_upstream
 
 _LOOK_SECONDS = 0.3
+_CALM_SECONDS = 1.0
+"""Between two looks while every file has a source: what could only be better may wait."""
 _SHUN_SECONDS = (0.5, 2.0, 5.0)
 """How long a node is left out after its first, second and every later failure in a row."""
 _THERE = (NodeState.READY, NodeState.DRAINING)
@@ -116,7 +118,7 @@ class ChainPlace:
     def look(self) -> None:
         """Plan again from what SQL says by now; does nothing where it did just before."""
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_SECONDS:
+        if now - self._looked_at < (_CALM_SECONDS if self._is_calm() else _LOOK_SECONDS):
             return
         self._looked_at = now
         self._renew(now)
@@ -134,6 +136,10 @@ class ChainPlace:
                     upstreams=changed,
                 )
         self._upstreams = plan
+
+    def _is_calm(self) -> bool:
+        with self._lock:
+            return None not in self._chosen.values()
 
     def _name(self, digest: str, node: str | None) -> str | None:
         if node is not None:
