@@ -86,9 +86,10 @@ def test_model_that_fits_no_device_is_refused_with_numbers_before_any_byte(hub: 
     assert all(request.range for request in sent)  # headers only
 
 
-def test_several_nodes_are_not_supported_yet(pool: Stack) -> None:
-    returned, answer = pool.run_json("prefetch", LLAMA, "--nodes", "all")
-    assert (returned, answer["error"]["code"]) == (3, "not-supported")
+def test_a_load_onto_several_nodes_is_not_supported(pool: Stack) -> None:
+    body = {"kind": "load", "request": {"model": LLAMA}, "nodes": "2"}
+    answer = httpx.post(f"{pool.url}/api/v1/jobs", json=body, timeout=30)
+    assert (answer.status_code, answer.json()["code"]) == (400, "not-supported")
 
 
 def test_unknown_task_is_refused_before_anything_is_stored_or_loaded(pool: Stack) -> None:
