@@ -58,6 +58,8 @@ class Submission(Record):
             )
         if self.expires_at is not None and self.expires_at.tzinfo is None:
             raise BadRequest("expires_at has no time zone", hint="Append Z or +00:00.")
+        if self.counts_nodes and self.nodes != "all" and int(str(self.nodes)) == 0:
+            raise BadRequest("nodes: 0 nodes are none", hint="Name at least one node, or say all.")
         for name in self.node_names() or ():
             if not _NAME.fullmatch(name):
                 raise BadRequest(f"nodes: {name[:80]!r} is not a node's name")

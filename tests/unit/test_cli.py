@@ -61,7 +61,7 @@ def test_a_failed_jobs_error_decides_the_exit_code(
         (("load", "org/name@a", "--revision", "b"), 2, "contradiction"),
         (("load", "org/name", "--mode", "best"), 2, "bad-request"),
         (("load", "org/name", "--locked"), 2, "bad-request"),
-        (("prefetch", "org/name", "--nodes", "all"), 3, "not-supported"),
+        (("prefetch", "org/name", "--nodes", "0"), 2, "bad-request"),
         (("prefetch", "org/name", "--tier", "ram"), 3, "not-supported"),
         (("explain", "org/name", "--network", "dialup"), 2, "bad-request"),
         (("task", "org/name", "generate", "{not json"), 2, "bad-request"),
