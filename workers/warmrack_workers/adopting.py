@@ -185,9 +185,7 @@ class Adopter:
         """Files of this revision that were hashed before, by path and digest."""
         with self.database.read() as tx:
             held = copies.list_copies_of(tx, question.repository, question.commit)
-        records = [
-            VerifiedFile(**f) for copy in held if copy.store == self.store for f in copy.files
-        ]
+        records = [one for copy in held if copy.store == self.store for one in copy.verified]
         return {(record.path, record.digest): record for record in records}
 
     def _verify(

@@ -118,8 +118,7 @@ class ContentChecks:
         with self.database.read() as tx:
             for copy in copies.list_complete(tx, self.store):
                 if copy.repository == name and question.commit in (None, copy.commit):
-                    files = tuple(VerifiedFile(**file) for file in copy.files)
-                    verified[copy.commit] = (*verified.get(copy.commit, ()), *files)
+                    verified[copy.commit] = (*verified.get(copy.commit, ()), *copy.verified)
             for commit in commits:
                 facts = resolutions.find_facts(tx, name, commit)
                 if facts is not None:

@@ -13,7 +13,6 @@ import httpx
 import structlog
 
 from warmrack_store.cache.layout import RepositoryLayout
-from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.database import Database, Transaction
 from warmrack_store.errors import Defect, HostLost, Integrity, WarmrackError
 from warmrack_store.ledgers import copies, nodes, tensors
@@ -218,19 +217,13 @@ class HostEffects:
 
     def _read(self, tx: Transaction, store: str, part: Resolution) -> SnapshotFiles:
         """What the fetch left of one repository. Raises HostLost, Integrity."""
-        copy = copies.find_copy(
-            tx,
-            store=store,
-            repository=part.repository,
-            commit=part.commit,
-            selection=part.selection,
-        )
+        copy = copies.find_copy_of(tx, store, part)
         if copy is None or not copy.complete:
             raise HostLost(f"the copy of {part.repository} went away before its load")
         layout = RepositoryLayout(cache_dir=self._cache_dir, repository=part.repository)
         return SnapshotFiles(
             snapshot_dir=layout.snapshot(part.commit),
-            files=tuple(VerifiedFile(**file) for file in copy.files),
+            files=copy.verified,
             leaves=_expected_leaves(
                 part, {d: tensors.list_leaves(tx, d) for d in _weight_digests(part)}
             ),

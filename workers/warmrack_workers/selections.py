@@ -1,11 +1,11 @@
 """Which files of a snapshot an exact load needs, and the record that they are here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.verified import VerifiedFile
-from warmrack_store.database import Database
+from warmrack_store.database import Database, Transaction
 from warmrack_store.errors import Refusal
 from warmrack_store.facts import FileFact, RefFact, RepositoryFacts
 from warmrack_store.ledgers import copies, resolutions, tensors
@@ -86,15 +86,15 @@ def record_copy(
             files=[asdict(file) for file in have],
         )
         if complete:
-            named = {
-                leaf.name: leaf.leaf
-                for file in needed.files
-                if file.path in needed.weights
-                for leaf in tensors.list_leaves(tx, file.digest)
-            }
-            if named:
-                root = root_digest(named)
-                resolutions.put_root(tx, needed.repository, needed.commit, root)
+            weights = [file.digest for file in needed.files if file.path in needed.weights]
+            note_root(tx, needed.repository, needed.commit, weights)
+
+
+def note_root(tx: Transaction, repository: str, commit: str, weights: Iterable[str]) -> None:
+    """Keep the root over the tensors of these files, whose leaves are on record by now."""
+    leaves = {leaf.name: leaf.leaf for one in weights for leaf in tensors.list_leaves(tx, one)}
+    if leaves:
+        resolutions.put_root(tx, repository, commit, root_digest(leaves))
 
 
 def _hash_new_leaves(

@@ -10,7 +10,7 @@ from warmrack_store.brokers.wakeups import Wakeups
 from warmrack_store.cache.layout import RepositoryLayout
 from warmrack_store.cache.sharing import link_known_blobs
 from warmrack_store.cache.verified import VerifiedFile
-from warmrack_store.database import Database, Transaction
+from warmrack_store.database import Database
 from warmrack_store.ledgers import claims, copies, egress, rates, resolutions, tensors
 from warmrack_store.ledgers.copies import Copy
 from warmrack_store.ledgers.jobs import Job
@@ -19,7 +19,6 @@ from warmrack_store.refs import is_commit
 from warmrack_store.requests import Network
 from warmrack_store.resolution import Resolution
 from warmrack_store.settings import Settings
-from warmrack_store.tensors import root_digest
 from warmrack_workers.activity import Activity
 from warmrack_workers.fetch.chain_place import ChainPlace, Fetching
 from warmrack_workers.fetch.exchange import Exchange, PeerAccess
@@ -29,6 +28,7 @@ from warmrack_workers.fetch.line import Line
 from warmrack_workers.fetch.offline_source import OfflineSource
 from warmrack_workers.fetch.pieces_known import PieceExchange
 from warmrack_workers.fetch.tally import FetchProgress, Tally
+from warmrack_workers.selections import note_root
 from warmrack_workers.store_budget import StoreBudget
 
 _REPORT_SECONDS = 0.5
@@ -144,7 +144,7 @@ class SnapshotFetch:
     def _plan(self) -> FetchPlan:
         resolution = self._resolution
         with self._database.read() as tx:
-            copy = find_copy_of(tx, self._parts.store, resolution)
+            copy = copies.find_copy_of(tx, self._parts.store, resolution)
             facts = resolutions.find_facts(tx, resolution.repository, resolution.commit)
             on_record = {
                 file.digest
@@ -163,7 +163,7 @@ class SnapshotFetch:
             files=resolution.files,
             tree=facts.files if facts is not None else (),
             public=resolution.public,
-            known=(*(verified_files(copy) if copy is not None else ()), *shared),
+            known=(*(copy.verified if copy is not None else ()), *shared),
             leaves_known=frozenset(on_record),
         )
 
@@ -174,7 +174,7 @@ class SnapshotFetch:
     def _list_places(self, held: Sequence[Copy]) -> Iterator[tuple[Path, VerifiedFile]]:
         for copy in held:
             folder = self._layout(copy.repository).snapshot(copy.commit)
-            for file in verified_files(copy):
+            for file in copy.verified:
                 yield folder / file.path, file
 
     def _complete(self, fetched: FetchedSnapshot, seconds: float) -> None:
@@ -182,7 +182,12 @@ class SnapshotFetch:
         with self._database.write() as tx:
             for digest, found in fetched.leaves.items():
                 tensors.put_leaves(tx, digest, found)
-            self._note_root(tx, resolution)
+            note_root(
+                tx,
+                resolution.repository,
+                resolution.commit,
+                [file.digest for file in resolution.files if file.path in resolution.weights],
+            )
             copies.put_copy(
                 tx,
                 store=self._parts.store,
@@ -198,15 +203,6 @@ class SnapshotFetch:
                 rates.record_rate(
                     tx, self._parts.node, HUB_RATE, fetched.hub_bytes / max(seconds, 1e-3)
                 )
-
-    def _note_root(self, tx: Transaction, resolution: Resolution) -> None:
-        digests = [file.digest for file in resolution.files if file.path in resolution.weights]
-        leaves = {
-            leaf.name: leaf.leaf for digest in digests for leaf in tensors.list_leaves(tx, digest)
-        }
-        if leaves:
-            root = root_digest(leaves)
-            resolutions.put_root(tx, resolution.repository, resolution.commit, root)
 
     def _record_egress(self, hub_bytes: int, peer_bytes: int, tally: Tally) -> None:
         with self._database.write() as tx:
@@ -267,17 +263,3 @@ class _Report:
             rate = max(0.0, (progress.bytes_done - before) / (now - since))
         self._last = (now, progress.bytes_done)
         self._tell(progress, rate)
-
-
-def find_copy_of(tx: Transaction, store: str, resolution: Resolution) -> Copy | None:
-    return copies.find_copy(
-        tx,
-        store=store,
-        repository=resolution.repository,
-        commit=resolution.commit,
-        selection=resolution.selection,
-    )
-
-
-def verified_files(copy: Copy) -> tuple[VerifiedFile, ...]:
-    return tuple(VerifiedFile(**file) for file in copy.files)

@@ -17,12 +17,7 @@ from warmrack_workers.activity import Activity
 from warmrack_workers.fetch.exchange import PeerAccess
 from warmrack_workers.fetch.line import Line
 from warmrack_workers.file_receipts import receipt_of
-from warmrack_workers.snapshot_fetch import (
-    FetchParts,
-    SnapshotFetch,
-    find_copy_of,
-    verified_files,
-)
+from warmrack_workers.snapshot_fetch import FetchParts, SnapshotFetch
 from warmrack_workers.store_budget import StoreBudget
 
 log = structlog.get_logger()
@@ -80,7 +75,7 @@ class Snapshots:
             copy = self._find_whole(resolution)
             if copy is not None:
                 self._record_found(job, resolution, waited=waited)
-                return verified_files(copy)
+                return copy.verified
             lease = self._acquire(activity, resolution)
             if lease is not None:
                 try:
@@ -103,12 +98,12 @@ class Snapshots:
     def _find_whole(self, resolution: Resolution) -> Copy | None:
         """The copy, if it is complete and its files are what they were when they were verified."""
         with self._database.read() as tx:
-            copy = find_copy_of(tx, self._store, resolution)
+            copy = copies.find_copy_of(tx, self._store, resolution)
         if copy is None or not copy.complete:
             return None
         layout = RepositoryLayout(cache_dir=self._settings.cache_dir, repository=copy.repository)
         folder = layout.snapshot(copy.commit)
-        if not all(file.is_unchanged(folder / file.path) for file in verified_files(copy)):
+        if not all(file.is_unchanged(folder / file.path) for file in copy.verified):
             log.warning(
                 "A copy has changed on disk and is verified anew.",
                 action="copy-changed",
@@ -141,7 +136,7 @@ class Snapshots:
     def _mirror(self, activity: Activity, resolution: Resolution) -> None:
         """Show the progress of whoever fetches it."""
         with self._database.write() as tx:
-            copy = find_copy_of(tx, self._store, resolution)
+            copy = copies.find_copy_of(tx, self._store, resolution)
             claims.report_progress(
                 tx,
                 activity.claim,

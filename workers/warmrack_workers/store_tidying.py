@@ -9,7 +9,6 @@ from pathlib import Path
 import structlog
 
 from warmrack_store.cache.layout import RepositoryLayout
-from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.cache_budget import count_freed
 from warmrack_store.cache_evictions import DiskReport
 from warmrack_store.errors import StoreUnavailable, Transient
@@ -129,8 +128,7 @@ class StoreTidying:
 
 def _is_there(layout: RepositoryLayout, copy: Copy) -> bool:
     folder = layout.snapshot(copy.commit)
-    files = [VerifiedFile(**file) for file in copy.files]
-    return all(file.is_unchanged(folder / file.path) for file in files)
+    return all(file.is_unchanged(folder / file.path) for file in copy.verified)
 
 
 def _is_stale(part: Path) -> bool:

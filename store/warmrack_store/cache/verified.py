@@ -28,9 +28,12 @@ class VerifiedFile:
     def is_unchanged(self, location: Path) -> bool:
         """Whether `location` (links followed) is still the file that was hashed."""
         try:
-            seen = location.stat()
+            return self.is_same(location.stat())
         except FileNotFoundError:
             return False
+
+    def is_same(self, seen: os.stat_result) -> bool:
+        """Whether this is the `stat` of the file that was hashed."""
         return (seen.st_ino, seen.st_size, seen.st_mtime_ns) == (
             self.inode,
             self.size_bytes,

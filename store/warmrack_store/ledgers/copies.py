@@ -6,7 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from warmrack_store.cache.verified import VerifiedFile
 from warmrack_store.database import Transaction
+from warmrack_store.resolution import Resolution
 from warmrack_store.schema import copies
 
 
@@ -32,6 +34,10 @@ class Copy:
     leaving: bool = False
     """Its eviction has begun, and nobody has fetched it again since."""
 
+    @property
+    def verified(self) -> tuple[VerifiedFile, ...]:
+        return tuple(VerifiedFile(**file) for file in self.files)
+
 
 def subject(store: str, repository: str, commit: str) -> str:
     """What the snapshot's claim is named."""
@@ -52,6 +58,17 @@ def find_copy(
 ) -> Copy | None:
     row = tx.find(sa.select(copies).where(_key(store, repository, commit, selection)))
     return Copy(**row) if row else None
+
+
+def find_copy_of(tx: Transaction, store: str, resolution: Resolution) -> Copy | None:
+    """The copy of the very files that the resolution names, of one of its parts."""
+    return find_copy(
+        tx,
+        store=store,
+        repository=resolution.repository,
+        commit=resolution.commit,
+        selection=resolution.selection,
+    )
 
 
 def put_copy(

@@ -125,12 +125,7 @@ class MirrorAnswers:
         except OSError:
             stream = None
         if stream is not None:
-            seen, was = os.fstat(stream.fileno()), file.verified
-            if (seen.st_ino, seen.st_size, seen.st_mtime_ns) == (
-                was.inode,
-                was.size_bytes,
-                was.mtime_ns,
-            ):
+            if file.verified.is_same(os.fstat(stream.fileno())):
                 return stream
             stream.close()
         log.warning("A copy has changed on disk.", action="copy-changed", place=str(place))

@@ -92,8 +92,7 @@ class Holdings:
         for copy in held:
             if copy.repository != repository:
                 continue
-            for file in copy.files:
-                verified = VerifiedFile(**file)
+            for verified in copy.verified:
                 place = layout.snapshot(copy.commit) / verified.path
                 if verified.digest == digest and verified.is_unchanged(place):
                     return place
@@ -126,7 +125,7 @@ def _find_meant(tx: Transaction, repository: str, revision: str) -> Meant:
 
 
 def _list_files(facts: RepositoryFacts, held: list[copies.Copy]) -> dict[str, HeldFile]:
-    verified = {file["path"]: VerifiedFile(**file) for copy in held for file in copy.files}
+    verified = {file.path: file for copy in held for file in copy.verified}
     return {
         fact.path: HeldFile(fact=fact, verified=verified[fact.path])
         for fact in facts.files
