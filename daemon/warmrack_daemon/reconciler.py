@@ -5,9 +5,6 @@ and by two leaders at once, since every change is a compare-and-set: the lease s
 does not guard truth.
 """
 
-import secrets
-import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,14 +14,14 @@ import structlog
 from prometheus_client import Counter
 
 from warmrack_daemon.api.views import job_view
+from warmrack_daemon.leading import Leading
 from warmrack_daemon.services import Services
 from warmrack_store import heap
-from warmrack_store.errors import StoreUnavailable, Timeout
+from warmrack_store.errors import Timeout
 from warmrack_store.ledgers import (
     cancels,
     deadlines,
     jobs,
-    leases,
     moves,
     nodes,
     outbox,
@@ -35,7 +32,6 @@ from warmrack_store.ledgers import (
 from warmrack_store.states import NodeState
 
 log = structlog.get_logger()
-_SECONDS = 1.0
 _RING_GRACE_SECONDS = 3.0
 """A queue whose work nobody has taken for this long is rung again, at most this often."""
 _LEADER_TTL_SECONDS = 5.0
@@ -49,41 +45,26 @@ class Reconciler:
         """`answer(task_id, result)` sends the result that a Celery caller waits for."""
         self._services = services
         self._answer = answer
-        self._name = f"{socket.gethostname()}:{secrets.token_hex(4)}"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._given_back_at = 0.0
+        self._leading = Leading(
+            services.database,
+            "reconciler",
+            self.reconcile,
+            subject="leader",
+            ttl_seconds=_LEADER_TTL_SECONDS,
+            beside=self._give_back,
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        self._leading.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
+        self._leading.stop()
 
-    def _run(self) -> None:
-        given_back_at = 0.0
-        while not self._stop.wait(_SECONDS):
-            if time.monotonic() - given_back_at >= heap.GIVE_BACK_SECONDS:
-                heap.give_back()
-                given_back_at = time.monotonic()
-            try:
-                if self._lead():
-                    self.reconcile()
-            except StoreUnavailable as error:
-                log.warning("The reconciler waits.", action="reconcile-wait", error=error.message)
-            except Exception:
-                log.exception("A reconcile step failed.", action="reconcile-defect")
-
-    def _lead(self) -> bool:
-        with self._services.database.write() as tx:
-            lease = leases.acquire(
-                tx,
-                subject="leader",
-                kind="leader",
-                holder=self._name,
-                ttl_seconds=_LEADER_TTL_SECONDS,
-            )
-        return lease is not None
+    def _give_back(self) -> None:
+        if time.monotonic() - self._given_back_at >= heap.GIVE_BACK_SECONDS:
+            heap.give_back()
+            self._given_back_at = time.monotonic()
 
     def reconcile(self) -> None:
         """All steps once."""

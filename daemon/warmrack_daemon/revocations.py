@@ -5,21 +5,18 @@ time is over, with the token that was kept, encrypted, for that. Only the Hub's 
 anything: an outage does not.
 """
 
-import secrets
-import socket
-import threading
 from collections.abc import Iterable, Mapping
 
 import structlog
 
+from warmrack_daemon.leading import Leading
 from warmrack_daemon.services import Services
-from warmrack_store.errors import Cancelled, Refusal, StoreUnavailable, Transient
-from warmrack_store.ledgers import cancels, decisions, jobs, leases, residents, resolutions
+from warmrack_store.errors import Cancelled, Refusal, Transient
+from warmrack_store.ledgers import cancels, decisions, jobs, residents, resolutions
 from warmrack_store.ledgers.decisions import Decision
 from warmrack_store.ledgers.residents import Resident
 
 log = structlog.get_logger()
-_SECONDS = 1.0
 _LEADER_TTL_SECONDS = 60.0
 """Longer than the Hub may take to answer."""
 
@@ -29,38 +26,20 @@ class Revocations:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._name = f"{socket.gethostname()}:{secrets.token_hex(4)}"
         self._closed: dict[str, frozenset[str]] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="revocations", daemon=True)
+        self._leading = Leading(
+            services.database,
+            "revocations",
+            self.sweep,
+            subject="revocations",
+            ttl_seconds=_LEADER_TTL_SECONDS,
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        self._leading.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(_SECONDS):
-            try:
-                if self._lead():
-                    self.sweep()
-            except StoreUnavailable as error:
-                log.warning("Revocations wait.", action="revoke-wait", error=error.message)
-            except Exception:
-                log.exception("A revocation step failed.", action="revoke-defect")
-
-    def _lead(self) -> bool:
-        with self._services.database.write() as tx:
-            lease = leases.acquire(
-                tx,
-                subject="revocations",
-                kind="leader",
-                holder=self._name,
-                ttl_seconds=_LEADER_TTL_SECONDS,
-            )
-        return lease is not None
+        self._leading.stop()
 
     def sweep(self) -> None:
         """One look: ask again what is due, let go what nobody may use, forget what is old."""

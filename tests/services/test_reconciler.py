@@ -10,6 +10,7 @@ from tests.services.listening import listening, next_id
 from tests.services.residing import put_resident
 from tests.services.stores import Store
 from tests.services.submitted import LAPSED_SECONDS, claim, claimed, look, submit, told
+from warmrack_daemon.leading import Leading
 from warmrack_daemon.reconciler import Reconciler
 from warmrack_daemon.services import Services
 from warmrack_store.brokers.celery_doorbell import RESOLVE_QUEUE, node_queue
@@ -250,16 +251,17 @@ def test_no_queue_is_rung_for_work_that_is_held_joined_over_or_not_due(
     assert queues.llen(RESOLVE_QUEUE) == 0
 
 
-def test_one_reconciler_leads_and_another_takes_over_when_it_is_silent(
-    store: Store, services: Services, reconciler: Reconciler
-) -> None:
-    other = Reconciler(services, lambda _task, _result: None)
-    assert reconciler._lead()
-    assert not other._lead()
-    assert reconciler._lead()
+def test_one_leads_and_another_takes_over_when_it_is_silent(store: Store) -> None:
+    first, other = (
+        Leading(store.database, name, lambda: None, subject="leader", ttl_seconds=5.0)
+        for name in ("first", "other")
+    )
+    assert first.lead()
+    assert not other.lead()
+    assert first.lead()
     store.pass_time(60)
-    assert other._lead()
-    assert not reconciler._lead()
+    assert other.lead()
+    assert not first.lead()
 
 
 def test_two_reconcilers_at_once_do_each_thing_once(
