@@ -8,7 +8,13 @@ from typing import Any
 import httpx
 from fastapi.concurrency import run_in_threadpool
 
-from warmrack_daemon.node_calls import ask_node
+from warmrack_daemon.node_calls import (
+    ask_node,
+    list_stores,
+    node_client,
+    node_url,
+    read_problem,
+)
 from warmrack_daemon.services import Services
 from warmrack_store.cache_questions import (
     Adoptable,
@@ -27,24 +33,19 @@ from warmrack_store.cache_questions import (
 from warmrack_store.errors import (
     HostLost,
     HubUnavailable,
-    NodeNotFound,
     NotFound,
     RateLimited,
     Refusal,
     WarmrackError,
 )
-from warmrack_store.ledgers import copies, decisions, names, nodes
+from warmrack_store.ledgers import copies, decisions, names
 from warmrack_store.ledgers.nodes import Node
 from warmrack_store.records import Record
 from warmrack_store.refs import ModelRef, check_revision, is_commit, parse_model
 from warmrack_store.requests import Network
 from warmrack_store.resolving import Asker
-from warmrack_store.states import NodeState
 
-_THERE = (NodeState.READY, NodeState.DRAINING)
 _AWAY = (HubUnavailable, RateLimited)
-_SILENT_SECONDS = 3600.0
-_CONNECT_SECONDS = 5.0
 _UNNAMED = "(not public)"
 
 
@@ -71,17 +72,6 @@ class Named:
     repository: str
     commit: str | None
     public: bool | None = None
-
-
-def list_stores(services: Services, name: str | None) -> list[Node]:
-    """The named node, else one for each store. Raises NodeNotFound."""
-    with services.database.read() as tx:
-        there = [node for node in nodes.list_nodes(tx) if node.state in _THERE]
-    there.sort(key=lambda node: node.name)
-    chosen = [node for node in there if name in (None, node.name)]
-    if not chosen:
-        raise NodeNotFound(f"no live node is named {name!r}" if name else "no node is live")
-    return list({node.store: node for node in reversed(chosen)}.values())[::-1]
 
 
 async def verify(services: Services, named: Named | None, node: str | None, *, quick: bool) -> Any:
@@ -251,8 +241,8 @@ async def open_export(
     services: Services, node: Node, question: ExportQuestion
 ) -> AsyncIterator[httpx.Response]:
     """The node's archive, as it comes. Raises what the node says, or HostLost."""
-    url = f"{node.url}/hosts/node/cache/export"
-    async with _client(services) as client:
+    url = node_url(node, "/cache/export")
+    async with node_client(services) as client:
         try:
             request = client.build_request("POST", url, json=question.model_dump(mode="json"))
             response = await client.send(request, stream=True)
@@ -261,7 +251,7 @@ async def open_export(
         try:
             if response.status_code != 200:
                 await response.aread()
-                raise _read_problem(response)
+                raise read_problem(response)
             yield response
         finally:
             await response.aclose()
@@ -279,14 +269,14 @@ async def send_import(
         "content-length": str(size_bytes),
         "x-question": question.model_dump_json(),
     }
-    url = f"{node.url}/hosts/node/cache/import"
-    async with _client(services) as client:
+    url = node_url(node, "/cache/import")
+    async with node_client(services) as client:
         try:
             answer = await client.post(url, content=chunks, headers=headers)
         except httpx.TransportError as error:
             raise HostLost(f"{node.name} broke the upload off: {error!r}") from error
     if answer.status_code != 200:
-        raise _read_problem(answer)
+        raise read_problem(answer)
     found = Imported.model_validate_json(answer.content)
     if found.public and question.public is None:
         await run_in_threadpool(_take_as_public, services, found.repository)
@@ -307,17 +297,3 @@ def _take_as_public(services: Services, repository: str) -> None:
             ciphertext=None,
             age_seconds=services.settings.right_public_seconds,
         )
-
-
-def _client(services: Services) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(_SILENT_SECONDS, connect=_CONNECT_SECONDS),
-        headers={"X-Warmrack-Node-Token": services.vault.node_token},
-        trust_env=False,
-    )
-
-
-def _read_problem(answer: httpx.Response) -> WarmrackError:
-    if answer.headers.get("content-type") != "application/problem+json":
-        return HostLost(f"the node answered {answer.status_code}")
-    return WarmrackError.from_problem(answer.json())

@@ -23,10 +23,8 @@ from warmrack_store.rechecks import (
     list_differences,
 )
 from warmrack_store.records import Record
-from warmrack_store.states import NodeState
 
 _HINT = "Load it again: what is in quarantine is fetched anew; `consequences` lists it."
-_THERE = (NodeState.READY, NodeState.DRAINING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,7 @@ def _find_target(services: Services, stored: StoredReceipt, job_node: str | None
         resolution = resolutions.find_resolution(tx, stored.resolution_id)
         if resolution is None:
             raise NotFound(f"the resolution of receipt {stored.id} is not kept any more")
-        there = {node.name: node for node in nodes.list_nodes(tx) if node.state in _THERE}
+        there = {node.name: node for node in nodes.list_nodes(tx) if node.state.answers}
         resident = residents.find_warm(tx, resolution.cache_key)
         stores = {
             copy.store

@@ -73,6 +73,11 @@ class NodeState(StrEnum):
     STOPPED = "stopped"
     """Said goodbye by itself."""
 
+    @property
+    def answers(self) -> bool:
+        """Whether it can be asked for what it holds, with new work or without."""
+        return self in (NodeState.READY, NodeState.DRAINING)
+
 
 class Tier(StrEnum):
     """How near to the device a job brings the model."""

@@ -1,27 +1,21 @@
 """The room on the pool's disks over HTTP: evict, remove, and a look that mends."""
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, model_validator
 
 from warmrack_daemon.api.callers import ServicesOf
-from warmrack_daemon.api.names import HIDDEN, Names, names_of
-from warmrack_daemon.node_calls import ask_node
-from warmrack_daemon.services import Services
+from warmrack_daemon.api.names import HIDDEN, Names, NamesOf
+from warmrack_daemon.node_calls import ask_node, list_stores
 from warmrack_store.cache_evictions import DiskReport, Eviction, EvictionQuestion, Gone, Kept
-from warmrack_store.errors import BadRequest, NodeNotFound, NotFound
-from warmrack_store.ledgers import nodes
-from warmrack_store.ledgers.nodes import Node
+from warmrack_store.errors import BadRequest, NotFound
 from warmrack_store.records import Record
 from warmrack_store.refs import parse_model
-from warmrack_store.states import NodeState
 
 router = APIRouter(tags=["cache"])
-_THERE = (NodeState.READY, NodeState.DRAINING)
-NamesOf = Annotated[Names, Depends(names_of)]
 Told = TypeVar("Told", Gone, Kept)
 
 
@@ -62,7 +56,7 @@ async def evict(body: EvictBody, services: ServicesOf, names: NamesOf) -> dict[s
         to_low_watermark=body.to_low_watermark,
         dry_run=body.dry_run,
     )
-    asked = await run_in_threadpool(_list_asked, services, body.node)
+    asked = await run_in_threadpool(list_stores, services, body.node)
     found = [await ask_node(services, node, "/disk/evict", question, Eviction) for node in asked]
     return await run_in_threadpool(_page, found, names)
 
@@ -78,7 +72,7 @@ async def remove(body: RemoveBody, services: ServicesOf, names: NamesOf) -> dict
     )
     found: list[Eviction] = []
     missing: NotFound | None = None
-    for node in await run_in_threadpool(_list_asked, services, body.node):
+    for node in await run_in_threadpool(list_stores, services, body.node):
         try:
             found.append(await ask_node(services, node, "/disk/evict", question, Eviction))
         except NotFound as error:
@@ -97,21 +91,9 @@ async def remove(body: RemoveBody, services: ServicesOf, names: NamesOf) -> dict
 @router.post("/cache/df")
 async def tidy(body: NodeBody, services: ServicesOf) -> dict[str, Any]:
     """Each store's disk held against SQL; what is ours and wrong is mended first."""
-    asked = await run_in_threadpool(_list_asked, services, body.node)
+    asked = await run_in_threadpool(list_stores, services, body.node)
     found = [await ask_node(services, node, "/disk/tidy", Record(), DiskReport) for node in asked]
     return {"items": [report.model_dump(mode="json") for report in found], "next": None}
-
-
-def _list_asked(services: Services, name: str | None) -> Sequence[Node]:
-    """One node for each store, or the one that is named. Raises NodeNotFound."""
-    with services.database.read() as tx:
-        there = [node for node in nodes.list_nodes(tx) if node.state in _THERE]
-    if name is not None:
-        named = [node for node in there if node.name == name]
-        if not named:
-            raise NodeNotFound(f"no node {name[:80]!r} is there")
-        return named
-    return list({node.store: node for node in there}.values())
 
 
 def _page(found: Iterable[Eviction], names: Names) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from warmrack_daemon import content_calls
 from warmrack_daemon.api.bodies import IMPORT_PATH
 from warmrack_daemon.api.callers import HubToken, ServicesOf
 from warmrack_daemon.api.names import HIDDEN, Names, NamesOf
+from warmrack_daemon.node_calls import list_stores
 from warmrack_store.cache.archive import MEDIA_TYPE
 from warmrack_store.cache_questions import (
     Adoptable,
@@ -164,7 +165,7 @@ async def take_in(
         raise BadRequest("an import must say its length", hint="Send a content-length.")
     snapshot = Adoptable(repository=check_repository(repository), commit=commit)
     question = ImportQuestion(repository=repository, commit=commit)
-    chosen = (await run_in_threadpool(content_calls.list_stores, services, node))[0]
+    chosen = (await run_in_threadpool(list_stores, services, node))[0]
     public = await run_in_threadpool(content_calls.ask_hub, services, snapshot, token)
     question = question.model_copy(update={"public": public})
     return await content_calls.send_import(services, chosen, question, int(size), request.stream())

@@ -10,7 +10,6 @@ from warmrack_store.database import Database
 from warmrack_store.ledgers import arrivals, copies, leases, nodes
 from warmrack_store.ledgers.arrivals import Arrival
 from warmrack_store.ledgers.nodes import Node
-from warmrack_store.states import NodeState
 from warmrack_workers.fetch.chain import plan_upstream
 
 _LOOK_SECONDS = 0.3
@@ -18,7 +17,6 @@ _CALM_SECONDS = 1.0
 """Between two looks while every file has a source: what could only be better may wait."""
 _SHUN_SECONDS = (0.5, 2.0, 5.0)
 """How long a node is left out after its first, second and every later failure in a row."""
-_THERE = (NodeState.READY, NodeState.DRAINING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +183,7 @@ class ChainPlace:
         return frozenset(
             node.name
             for node in list_peers(there, self._fetching.store)
-            if node.state in _THERE and node.name not in shunned
+            if node.state.answers and node.name not in shunned
         )
 
     def _renew(self, now: float) -> None:
