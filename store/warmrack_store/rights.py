@@ -74,7 +74,7 @@ class Rights:
         mark = self._vault.mark(token)
         known = self._find(repository, mark)
         for decision in known:
-            left = self._left(decision)
+            left = self.left_seconds(decision)
             if left > 0:
                 if decision.allows:
                     return left
@@ -126,9 +126,10 @@ class Rights:
             answers = list(pool.map(lambda name: self._may_read(spelled[name], token), names))
         return frozenset(name for name, yes in zip(names, answers, strict=True) if yes)
 
-    def left_seconds(self, decision: Decision) -> float:
-        """How long it still holds while the Hub answers."""
-        return self._left(decision)
+    def left_seconds(self, decision: Decision, *, hub_away: bool = False) -> float:
+        """How long it still holds: while the Hub answers, or while it does not."""
+        public = decision.mark == self._public
+        return self._belief.left_seconds(decision, public=public, hub_away=hub_away)
 
     def _may_read(self, repository: str, token: str | None) -> bool:
         try:
@@ -141,10 +142,6 @@ class Rights:
         with self._database.read() as tx:
             return decisions.list_decisions(tx, [repository], {mark, self._public})
 
-    def _left(self, decision: Decision, *, hub_away: bool = False) -> float:
-        public = decision.mark == self._public
-        return self._belief.left_seconds(decision, public=public, hub_away=hub_away)
-
     def _ask(self, repository: str, token: str | None, known: Sequence[Decision]) -> float:
         try:
             self._hub.check_right(repository, token)
@@ -152,7 +149,7 @@ class Rights:
             self.note_refusal(repository, token, refusal)
             raise
         except Transient:
-            graces = [self._left(one, hub_away=True) for one in known if one.allows]
+            graces = [self.left_seconds(one, hub_away=True) for one in known if one.allows]
             if max(graces, default=0.0) <= 0:
                 raise
             return max(graces)

@@ -11,7 +11,6 @@ import structlog
 
 from warmrack_store.cache.archive import (
     ArchiveReader,
-    Leaf,
     Manifest,
     Source,
     archive_size,
@@ -64,10 +63,7 @@ class Archives:
             ]
             files = {file["path"]: str(file["digest"]) for copy in held for file in copy.files}
             leaves = {
-                digest: tuple(
-                    Leaf(name=one.name, dtype=one.dtype, shape=one.shape, leaf=one.leaf)
-                    for one in tensors.list_leaves(tx, digest)
-                )
+                digest: tuple(tensors.list_leaves(tx, digest))
                 for digest in sorted(set(files.values()))
             }
         if facts is None or not files:

@@ -17,6 +17,7 @@ from warmrack_store.errors import BadRequest, Integrity
 from warmrack_store.facts import FileFact, RepositoryFacts
 from warmrack_store.records import Record
 from warmrack_store.refs import check_file_path, check_repository, check_revision
+from warmrack_store.tensors import TensorLeaf
 
 MEDIA_TYPE = "application/vnd.warmrack.snapshot+tar"
 FORMAT = "warmrack-snapshot/1"
@@ -30,15 +31,6 @@ _MODE = 0o644
 _HINT = "Export it again, and compare the two files' digests after the transport."
 
 
-class Leaf(Record):
-    """One tensor's digest, as `tensors` has it."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    leaf: str
-
-
 class Manifest(Record):
     """What the archive holds and all that is known of it."""
 
@@ -49,7 +41,7 @@ class Manifest(Record):
     """Branches and tags that meant this commit; the empty text is the default branch."""
     paths: tuple[str, ...]
     """The files that are in the archive."""
-    leaves: dict[str, tuple[Leaf, ...]] = Field(default_factory=dict)
+    leaves: dict[str, tuple[TensorLeaf, ...]] = Field(default_factory=dict)
     """Tensor digests by the digest of their file."""
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from warmrack_store.cache.contents import HeldFile, HeldRepository, HeldSnapshot, Standing
 from warmrack_store.cache.quarantine import fact_of_digest
+from warmrack_store.cache.snapshots import is_inside
 from warmrack_store.cache.verified import BlobHasher, VerifiedFile, hash_stream
 from warmrack_store.facts import FileFact
 from warmrack_store.records import Record
@@ -72,7 +73,7 @@ class Check:
         records = {one.digest: one for files in self.verified.values() for one in files}
         for digest in self.held.blobs:
             blob = self.held.layout.blob(digest)
-            if not blob.is_file() or not _is_inside(blob, self.held.layout.cache_dir):
+            if not blob.is_file() or not is_inside(self.held.layout, blob):
                 continue  # what links to it says so
             self.files += 1
             size_bytes = blob.stat().st_size
@@ -176,7 +177,3 @@ class Check:
             return None
         self.read_bytes += hasher.size_bytes
         return hasher.digest
-
-
-def _is_inside(place: Path, cache_dir: Path) -> bool:
-    return place.resolve().is_relative_to(cache_dir.resolve())

@@ -29,7 +29,7 @@ def remove_snapshot(layout: RepositoryLayout, commit: str, files: Mapping[str, s
     _remove_empty(snapshot)
     used = set(_list_linked(layout))
     for digest in sorted(set(files.values())):
-        for leftover in (layout.part(digest), layout.part(digest).with_suffix(".pieces")):
+        for leftover in (layout.part(digest), layout.journal(digest)):
             leftover.unlink(missing_ok=True)
         if digest not in used:
             _remove_blob(layout, digest)
