@@ -95,6 +95,11 @@ class Settings(Record):
         description="Bytes a second that the node's fetches may take together, e.g. 50MiB; "
         "default: no limit.",
     )
+    xet: bool = Field(
+        False,
+        description="Take files from Xet storage where the Hub keeps them there too; what fails "
+        "comes by ranged HTTP as ever.",
+    )
     cache_quota: int | None = Field(
         None,
         description="Bytes the cache folder may hold, e.g. 500GiB; over it, what was used least "

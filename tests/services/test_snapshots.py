@@ -35,10 +35,10 @@ class Rig:
     folder: Path
     resolution: Resolution
 
-    def ensure(self, cache: str = "cache") -> Receipt:
+    def ensure(self, cache: str = "cache", *, xet: bool = False) -> Receipt:
         """A node of one store, which it sees at `cache`, works on a job of its own."""
         snapshots = Snapshots(
-            settings=Settings(hub_endpoint=self.hub.url, cache_dir=self.folder / cache),
+            settings=Settings(hub_endpoint=self.hub.url, cache_dir=self.folder / cache, xet=xet),
             database=self.store.database,
             wakeups=Wakeups(self.broker),
             node="n0",
@@ -69,6 +69,17 @@ def rig(sqlite: Store, broker: str) -> Iterator[Rig]:
         changes = {"repository": MODEL, "commit": commit, "files": list_facts(hub, commit)}
         resolution = make_spec(snapshot, folder).resolution.model_copy(update=changes)
         yield Rig(hub=hub, store=sqlite, broker=broker, folder=folder, resolution=resolution)
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_xet_storage_is_asked_where_the_setting_says_so(rig: Rig, xet: bool) -> None:
+    rig.hub.serve_xet(rig.folder / "xet")
+    rig.hub.reset_counts()
+    rig.ensure(xet=xet)
+    assert rig.list_sources() == [(rig.size_bytes, 0)]
+    counts = rig.hub.read_counts()
+    assert (counts.requests(path="xet-read-token") > 0) is xet
+    assert (counts.requests(origin=Origin.CDN) == 0) is xet
 
 
 def test_store_is_the_same_at_whatever_path_a_node_sees_it(rig: Rig) -> None:

@@ -27,7 +27,9 @@ from warmrack_workers.fetch.hub_source import HubSource
 from warmrack_workers.fetch.line import Line
 from warmrack_workers.fetch.offline_source import OfflineSource
 from warmrack_workers.fetch.pieces_known import PieceExchange
+from warmrack_workers.fetch.sources import Source
 from warmrack_workers.fetch.tally import FetchProgress, Tally
+from warmrack_workers.fetch.xet_source import XetHub, XetSource
 from warmrack_workers.selections import note_root
 from warmrack_workers.store_budget import StoreBudget
 
@@ -102,17 +104,31 @@ class SnapshotFetch:
             self._complete(fetched, time.monotonic() - started)
         return fetched
 
-    def _source(self) -> HubSource | OfflineSource:
+    @contextmanager
+    def _source(self) -> Iterator[Source]:
         resolution, settings = self._resolution, self._parts.settings
         if self._is_offline:
-            return OfflineSource(repository=resolution.repository, commit=resolution.commit)
-        return HubSource(
+            yield OfflineSource(repository=resolution.repository, commit=resolution.commit)
+            return
+        hub = XetHub(
             endpoint=settings.hub_endpoint,
             repository=resolution.repository,
             commit=resolution.commit,
             token=self._token,
             allowed_hosts=settings.hub_endpoints_allowed,
         )
+        with HubSource(
+            endpoint=hub.endpoint,
+            repository=hub.repository,
+            commit=hub.commit,
+            token=hub.token,
+            allowed_hosts=hub.allowed_hosts,
+        ) as plain:
+            if not settings.xet:
+                yield plain
+                return
+            with XetSource(hub, plain) as source:
+                yield source
 
     @property
     def _is_offline(self) -> bool:
