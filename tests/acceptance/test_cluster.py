@@ -11,6 +11,8 @@ import warmrack
 from tests.acceptance.conftest import LLAMA
 from tests.acceptance.stack import WARMRACK, Stack, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def other_machine(pool: Stack) -> Iterator[str]:

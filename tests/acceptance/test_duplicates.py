@@ -8,6 +8,8 @@ import warmrack
 from tests.acceptance.conftest import LLAMA, PRIVATE, TOKEN, TWIN, UNFETCHED_TWIN
 from tests.acceptance.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 NODE = ["node-0"]
 WEIGHTS = "model.safetensors"
 

@@ -17,6 +17,8 @@ from tests.hub.control import Hub
 from tests.hub.faults import Origin, Rate
 from tests.hub.models import get_model_folder
 
+pytestmark = pytest.mark.slow
+
 _WEIGHTS = "model.safetensors"
 
 

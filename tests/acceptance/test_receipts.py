@@ -13,6 +13,8 @@ from tests.acceptance.stack import Stack, running_stack, wait_until
 from tests.hub.control import Hub
 from tests.hub.models import get_model_folder
 
+pytestmark = pytest.mark.slow
+
 NAME = "acme/proved"
 WEIGHTS = "model.safetensors"
 

@@ -10,6 +10,8 @@ from tests.hub.control import Served, running_hub
 from tests.hub.models import get_model_folder
 from warmrack_store.errors import NoVariant
 
+pytestmark = pytest.mark.slow
+
 ASKED = "meta-llama/Llama-3.2-1B-Instruct"
 UNSLOTH = "unsloth/Llama-3.2-1B-Instruct-unsloth-bnb-4bit"
 CHILD = "quants/Llama-3.2-1B-Instruct-bnb-4bit"
